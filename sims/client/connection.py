@@ -1,0 +1,452 @@
+"""The user's end on Twisted: connecting, reconnecting, and Deferreds for what takes time.
+
+A program that embeds SIMS makes a :class:`SeedClient` and awaits its methods. Everything that happens besides is given
+to ``on_event``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+from twisted.application.internet import ClientService, backoffPolicy
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sims import specs
+from sims.client import events
+from sims.client.events import Contact, Delivery
+from sims.client.seed import SeedMessenger
+from sims.client.seed_hop import HopState
+from sims.crypto.primitives import Entropy
+from sims.errors import Code, LocalError, PeerError, SimsError, UnavailableError
+from sims.specs import CipherSpec
+from sims.transport import FrameReceiver
+
+T = TypeVar("T")
+
+#: Seconds: for the handshake with the server; between attempts to connect, at first and at most.
+HANDSHAKE_TIMEOUT = 10.0
+RETRY_FIRST = 0.5
+RETRY_MOST = 60.0
+
+# Refs of this module's own, never shown: the Deferreds that wait for an event.
+_OWN_REF = "\0"
+
+
+class SeedConnection(FrameReceiver):
+    """One connection to the server; feeds the messenger and writes what it has to say."""
+
+    def __init__(self, client: SeedClient, clock: IReactorTime) -> None:
+        super().__init__(clock)
+        self.ready: Deferred[SeedConnection] = Deferred()
+        self._client = client
+        self._deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._deadline = self.clock.callLater(HANDSHAKE_TIMEOUT, self._too_slow)
+        self._client.connection_made(self)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        super().connectionLost(reason)
+        self._settle(UnavailableError("the server closed the connection during the handshake; is the id in use?"))
+        self._client.connection_lost(self)
+
+    def frame_received(self, frame: bytes) -> None:
+        self._client.frame_received(self, frame)
+
+    def frame_too_long(self) -> None:
+        self.fail(PeerError(Code.TOO_LARGE, f"the server sent a frame of more than {self.MAX_LENGTH} bytes"))
+
+    def frame_too_slow(self) -> None:
+        self.fail(UnavailableError("the server began a frame and did not end it"))
+
+    def write_side_changed(self) -> None:
+        self._client.write_side_changed(self)
+
+    def is_ready(self) -> None:
+        """The handshake is through."""
+        self._settle(None)
+
+    def fail(self, error: SimsError) -> None:
+        """Close, because of something that the server did."""
+        if not self._settle(error):
+            self._client.report(error)
+        self.abort()
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self.fail(UnavailableError(f"the handshake with the server took more than {HANDSHAKE_TIMEOUT:.0f} seconds"))
+
+    def _settle(self, error: SimsError | None) -> bool:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self.ready.called:
+            return False
+        if error is None:
+            self.ready.callback(self)
+        else:
+            self.ready.errback(error)
+        return True
+
+
+class SeedClientFactory(Factory[SeedConnection]):
+    """Makes the :class:`SeedConnection` of a client, one after the other."""
+
+    noisy = False
+
+    def __init__(self, client: SeedClient, clock: IReactorTime) -> None:
+        self._client = client
+        self._clock = clock
+
+    def buildProtocol(self, addr: IAddress | None) -> SeedConnection:
+        connection = SeedConnection(self._client, self._clock)
+        connection.factory = self
+        return connection
+
+
+@implementer(IStreamClientEndpoint)
+class _Watched:
+    """An endpoint that tells why it could not connect."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, failed: Callable[[SimsError], None]) -> None:
+        self._endpoint = endpoint
+        self._failed = failed
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
+        """As IStreamClientEndpoint."""
+
+        def failed(failure: Failure) -> Failure:
+            text = failure.value.__doc__ if isinstance(failure.value, ConnectError) else type(failure.value).__name__
+            reason = (text or type(failure.value).__name__).strip().splitlines()[0].rstrip(".")
+            error = UnavailableError(f"cannot connect to the server: {reason}")
+            self._failed(error)
+            return Failure(error)
+
+        return maybeDeferred(self._endpoint.connect, protocolFactory).addErrback(failed)
+
+
+class _Waiter(Generic[T]):
+    """A Deferred that waits for the first event of a ref that ``wanted`` makes something of."""
+
+    def __init__(self, wanted: Callable[[events.Event], T | None], cancelled: Callable[[], None]) -> None:
+        self.deferred: Deferred[T] = Deferred(lambda _: cancelled())
+        self._wanted = wanted
+
+    def offer(self, event: events.Event) -> bool:
+        """Take an event; True when it was the one, or the end of the hope for it."""
+        error: SimsError | None = None
+        if isinstance(event, events.Problem):
+            error = LocalError(event.code, event.text)
+        elif isinstance(event, events.State) and event.state is Delivery.FAILED:
+            error = LocalError(event.code or Code.INTERNAL, "the message was not delivered")
+        if error is not None:
+            self.deferred.errback(error)
+            return True
+        result = self._wanted(event)
+        if result is None:
+            return False
+        self.deferred.callback(result)
+        return True
+
+
+class SeedClient:
+    """A user of a server that speaks the seed's format. Nothing authenticates that server, or anybody on it.
+
+    :param endpoint: where the server is.
+    :param name: what others see.
+    :param own_id: the number others reach this client by; one connection of an id at a time.
+    :param on_event: called with each :class:`~sims.client.events.Event`, in order.
+    :param offer: specs to offer, in order of preference; ``allowed``: those to agree to when others offer.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        name: str,
+        own_id: int,
+        *,
+        clock: IReactorTime,
+        on_event: Callable[[events.Event], None] = lambda _: None,
+        offer: Sequence[CipherSpec] = specs.SEED_OFFER,
+        allowed: Sequence[CipherSpec] = specs.SEED,
+        entropy: Entropy | None = None,
+    ) -> None:
+        self.messenger = SeedMessenger(name, own_id, clock=clock.seconds, entropy=entropy, offer=offer, allowed=allowed)
+        self._clock = clock
+        self._on_event = on_event
+        self._connection: SeedConnection | None = None
+        self._service = ClientService(
+            _Watched(endpoint, self._attempt_failed),
+            cast("IProtocolFactory", SeedClientFactory(self, clock)),
+            retryPolicy=backoffPolicy(RETRY_FIRST, RETRY_MOST),
+            clock=clock,
+            prepareConnection=self._prepare,
+        )
+        self._waiters: dict[str, _Waiter[object]] = {}
+        self._next_ref = 0
+        self._pumping = False
+        self._tick: IDelayedCall | None = None
+        self._reported: str | None = None
+        self._reading_held = False
+        self._closed = False
+
+    # --- what programs await ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect, and go on trying; ``on_event`` hears of it."""
+        self._closed = False
+        if not self._service.running:
+            self._service.startService()
+
+    def connect(self) -> Deferred[events.Ready]:
+        """Connect; fires when the handshake is through. From then on a lost connection is made again.
+
+        Fails with the :class:`~sims.errors.SimsError` of the first attempt, and then tries no more until called again.
+        """
+        if self.messenger.hop.spec is not None:
+            return succeed(self._ready_event())
+        self.start()
+
+        def connected(_: object) -> events.Ready:
+            return self._ready_event()
+
+        def failed(failure: Failure) -> Deferred[Any]:
+            return maybeDeferred(self._service.stopService).addCallback(lambda _: failure)
+
+        waiting: Deferred[Any] = self._service.whenConnected(failAfterFailures=1)
+        return waiting.addCallbacks(connected, failed)
+
+    def open(self, to: str, timeout: float | None = None) -> Deferred[events.Connected]:
+        """Open a conversation with an id or a name; fires when the four phases are through.
+
+        Fails with a :class:`~sims.errors.SimsError`: ``unknown-recipient``, ``no-common-spec``, or ``unavailable`` when
+        the peer does not answer or ``timeout`` (seconds, counted from now) is over.
+        """
+
+        def wanted(event: events.Event) -> events.Connected | None:
+            return event if isinstance(event, events.Connected) else None
+
+        return self._wait(wanted, timeout, lambda ref: self.messenger.connect(to, ref))
+
+    def list(self, timeout: float | None = None) -> Deferred[tuple[Contact, ...]]:
+        """Who is connected to the server."""
+
+        def wanted(event: events.Event) -> tuple[Contact, ...] | None:
+            return event.clients if isinstance(event, events.Listing) else None
+
+        return self._wait(wanted, timeout, self.messenger.list)
+
+    def send(
+        self, to: str, text: str, *, until: Delivery = Delivery.ACCEPTED, timeout: float | None = None
+    ) -> Deferred[str]:
+        """Send a text; fires with its id when it has come as far as ``until``: accepted by the server, or delivered.
+
+        Fails with a :class:`~sims.errors.SimsError` when it cannot be delivered. Cancelling stops the waiting, not the
+        message.
+        """
+
+        def wanted(event: events.Event) -> str | None:
+            return event.id if isinstance(event, events.State) and event.state is until else None
+
+        return self._wait(wanted, timeout, lambda ref: self.messenger.send(to, text, ref))
+
+    def disconnect(self, to: str, timeout: float | None = None) -> Deferred[events.Disconnected]:
+        """Close a conversation, after what was sent to it before."""
+
+        def wanted(event: events.Event) -> events.Disconnected | None:
+            return event if isinstance(event, events.Disconnected) else None
+
+        return self._wait(wanted, timeout, lambda ref: self.messenger.disconnect(to, ref))
+
+    def close(self) -> Deferred[None]:
+        """Leave: what was written is still sent; whoever waits for something hears ``unavailable``."""
+        self._closed = True
+        if self._connection is not None:
+            self._connection.finish()
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters.values():
+            waiter.deferred.errback(UnavailableError("the client was closed"))
+        return maybeDeferred(self._service.stopService).addCallback(lambda _: None)
+
+    # --- what the console needs besides -------------------------------------------------------------------------------
+
+    def act(self, command: Callable[[SeedMessenger], object]) -> None:
+        """Run a command of the messenger, and see its consequences through.
+
+        :raises SimsError: what the command raises.
+        """
+        try:
+            command(self.messenger)
+        finally:
+            self.pump()
+
+    def hold_reading(self) -> None:
+        """Take nothing more from the server: whoever takes our events is behind."""
+        self._reading_held = True
+        if self._connection is not None:
+            self._connection.hold()
+
+    def release_reading(self) -> None:
+        """Go on taking."""
+        self._reading_held = False
+        if self._connection is not None:
+            self._connection.release()
+
+    # --- what the connection tells ------------------------------------------------------------------------------------
+
+    def connection_made(self, connection: SeedConnection) -> None:
+        """There is a new connection."""
+        self._connection = connection
+        self.messenger.connected()
+        if self._reading_held:
+            connection.hold()
+        self.pump()
+
+    def connection_lost(self, connection: SeedConnection) -> None:
+        """It is gone."""
+        if self._connection is connection:
+            self._connection = None
+            self.messenger.lost()
+            self.pump()
+
+    def frame_received(self, connection: SeedConnection, frame: bytes) -> None:
+        """A frame from the server."""
+        try:
+            self.messenger.receive(frame)
+        except PeerError as error:
+            connection.fail(error)
+        if self.messenger.hop.state is HopState.READY:
+            connection.is_ready()
+        self.pump()
+
+    def write_side_changed(self, connection: SeedConnection) -> None:
+        """The socket is behind, or has caught up."""
+        self.messenger.hop.congested = connection.write_blocked
+        if not connection.write_blocked:
+            self.messenger.flush()
+            self.pump()
+
+    def report(self, error: SimsError) -> None:
+        """Something is wrong with the server or the way to it: say so, once for each new reason."""
+        if self._reported != error.text:
+            self._reported = error.text
+            self.messenger.events.append(events.Problem(code=error.code, text=error.text))
+            self.pump()
+
+    def pump(self) -> None:
+        """Write the frames and tell the events that have come up."""
+        if self._pumping:
+            return  # an event's receiver gave a command: the loop below goes on with it
+        self._pumping = True
+        try:
+            frames, happened = self.messenger.hop.frames, self.messenger.events
+            while frames or happened:
+                while frames and self._connection is not None:
+                    self._connection.send_frame(frames.popleft())
+                if happened:
+                    self._tell(happened.popleft())
+                elif self._connection is None:
+                    frames.clear()
+        finally:
+            self._pumping = False
+        self._schedule_tick()
+
+    # --- within -------------------------------------------------------------------------------------------------------
+
+    def _prepare(self, protocol: object) -> Deferred[SeedConnection]:
+        # ClientService has the protocol wrapped; the connection itself has made itself known.
+        connection = self._connection
+        if connection is None:
+            return fail(UnavailableError("the server closed the connection at once"))
+
+        def failed(failure: Failure) -> Failure:
+            if isinstance(failure.value, SimsError):
+                self._attempt_failed(failure.value)
+            return failure
+
+        return connection.ready.addErrback(failed)
+
+    def _attempt_failed(self, error: SimsError) -> None:
+        self.report(error)
+
+    def _ready_event(self) -> events.Ready:
+        spec = self.messenger.hop.spec
+        if spec is None:
+            raise UnavailableError("the connection was lost at once")
+        return events.Ready(id=str(self.messenger.id), name=self.messenger.name, spec=spec.name)
+
+    def _wait(
+        self, wanted: Callable[[events.Event], T | None], timeout: float | None, command: Callable[[str], object]
+    ) -> Deferred[T]:
+        self._next_ref += 1
+        ref = f"{_OWN_REF}{self._next_ref}"
+
+        def cancelled() -> None:
+            self._waiters.pop(ref, None)
+
+        waiter = _Waiter(wanted, cancelled)
+        self._waiters[ref] = cast("_Waiter[object]", waiter)
+        if timeout is not None:
+            waiter.deferred.addTimeout(timeout, self._clock, _timed_out)
+        try:
+            self.act(lambda _: command(ref))
+        except SimsError as error:
+            self._waiters.pop(ref, None)
+            waiter.deferred.errback(error)
+        return waiter.deferred
+
+    def _tell(self, event: events.Event) -> None:
+        if isinstance(event, events.Ready):
+            self._reported = None
+        if isinstance(event.ref, str) and event.ref.startswith(_OWN_REF):
+            waiter = self._waiters.get(event.ref)
+            if waiter is not None and waiter.offer(event):
+                self._waiters.pop(event.ref, None)
+            event = msgspec.structs.replace(event, ref=None)
+        if not self._closed:
+            self._on_event(event)
+
+    def _schedule_tick(self) -> None:
+        if self._closed:
+            return
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        when = self.messenger.tick()
+        if self.messenger.events:
+            self.pump()
+        elif when is not None:
+            self._tick = self._clock.callLater(max(0.0, when - self._clock.seconds()), self._ticked)
+
+    def _ticked(self) -> None:
+        self._tick = None
+        self.messenger.tick()
+        self.pump()
+
+
+def _timed_out(result: object, timeout: float) -> object:
+    # What addTimeout makes of its own cancellation becomes an error of ours.
+    if isinstance(result, Failure) and result.check(CancelledError):
+        raise UnavailableError(f"nothing came within {timeout:g} seconds")
+    return result

@@ -1,0 +1,132 @@
+"""Commands to the client, events to lines: what the pipe and the terminal have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from sims.client import events
+from sims.client.connection import SeedClient
+from sims.console import commands, view
+from sims.errors import Code, LocalError, SimsError
+
+#: Seconds that leaving waits for what is under way; how often it looks.
+LEAVE_TIMEOUT = 10.0
+_LOOK = 0.05
+
+
+class Shell:
+    """Runs commands and shows events.
+
+    :param write: takes one line or more, without the last newline.
+    :param leave: called once, with the exit status, when it is over.
+    """
+
+    def __init__(
+        self, *, json: bool, clock: IReactorTime, write: Callable[[str], None], leave: Callable[[int], None]
+    ) -> None:
+        self.json = json
+        self.client: SeedClient | None = None
+        self._clock = clock
+        self._write = write
+        self._leave = leave
+        self._leaving_since: float | None = None
+        self._look: IDelayedCall | None = None
+
+    def show(self, event: events.Event) -> None:
+        """Show an event."""
+        text = view.to_json(event) if self.json else view.to_text(event)
+        if text is not None:
+            self._write(text)
+
+    def line(self, line: bytes) -> None:
+        """Run the command in one line of input; what is wrong with it is shown."""
+        ref: commands.Ref = None
+        try:
+            if self.json:
+                if not line.strip():
+                    return
+                ref = commands.ref_of(line)
+                command: commands.Command | None = commands.parse_json(line)
+            else:
+                command = commands.parse_text(_decoded(line))
+            if command is not None:
+                self.run(command)
+        except SimsError as error:
+            self.show(events.Problem(code=error.code, text=error.text, ref=ref))
+
+    def too_long(self) -> None:
+        """A line of input was longer than is taken."""
+        text = f"a line of more than {commands.MAX_LINE} bytes"
+        self.show(events.Problem(code=Code.TOO_LARGE, text=text))
+
+    def run(self, command: commands.Command) -> None:
+        """Run a command.
+
+        :raises SimsError: what is wrong with it.
+        """
+        client = self.client
+        if client is None or self._leaving_since is not None:
+            return
+        ref = command.ref
+        match command:
+            case commands.ListClients():
+                client.act(lambda messenger: messenger.list(ref))
+            case commands.Connect(to=to):
+                client.act(lambda messenger: messenger.connect(_recipient(to), ref))
+            case commands.Send(to=to, text=text):
+                client.act(lambda messenger: messenger.send(_recipient(to), text, ref))
+            case commands.Disconnect(to=to):
+                client.act(lambda messenger: messenger.disconnect(_recipient(to), ref))
+            case commands.ListConnected():
+                self._write(view.conversations_to_text(client.messenger.conversations()))
+            case commands.Help():
+                self._write(commands.HELP)
+            case commands.Quit():
+                self.end_of_input()
+
+    def end_of_input(self) -> None:
+        """Nothing more will be asked for: wait for what is under way, then leave."""
+        if self._leaving_since is None:
+            self._leaving_since = self._clock.seconds()
+            self._see_whether_done()
+
+    def stop(self) -> None:
+        """Wait for nothing any more."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    @property
+    def backlog(self) -> int:
+        """How much of what was asked for waits to be sent: what reads the input slows down by it."""
+        return self.client.messenger.unsent if self.client is not None else 0
+
+    def _see_whether_done(self) -> None:
+        self._look = None
+        client, since = self.client, self._leaving_since
+        under_way = client.messenger.under_way if client is not None else 0
+        if since is None:
+            return
+        if under_way and self._clock.seconds() - since < LEAVE_TIMEOUT:
+            self._look = self._clock.callLater(_LOOK, self._see_whether_done)
+            return
+        if under_way:
+            text = f"left with {under_way} of what was asked for not done"
+            self.show(events.Problem(code=Code.UNAVAILABLE, text=text))
+        self._leave(1 if under_way else 0)
+
+
+def _recipient(to: str | int) -> str:
+    text = str(to).strip()
+    if not text:
+        raise LocalError(Code.MALFORMED, "an empty recipient")
+    return text
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise LocalError(Code.MALFORMED, "a line that is not UTF-8") from None

@@ -1,0 +1,1 @@
+"""The relay: who is here, where it goes, what is owed."""

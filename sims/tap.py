@@ -1,0 +1,337 @@
+"""The two twistd commands, and the console scripts that are the same without the word twistd."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, cast
+from urllib.parse import quote
+
+import platformdirs
+from twisted.application.app import run as run_app
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import IReactorCore, IReactorTime, IStreamClientEndpoint
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    textFileLogObserver,
+)
+from twisted.python import usage
+
+from sims import specs
+from sims.errors import SimsError
+from sims.server.service import SeedServer, endpoint
+from sims.version import __version__
+
+DEFAULT_SEED_LISTEN = "tcp:8080:interface=127.0.0.1"
+_MAX_ID = 2**31
+
+
+# --- what both commands have in common --------------------------------------------------------------------------------
+
+
+class _Outcome:
+    """The exit status, for the console scripts; twistd has its own."""
+
+    status = 0
+
+
+def _die(text: str) -> None:
+    """Say why it ends, and end."""
+    from twisted.internet import reactor
+
+    _Outcome.status = 1
+    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.__stderr__, flush=True)
+    core = cast("IReactorCore", reactor)
+    if core.running:
+        core.stop()
+    else:
+        core.callWhenRunning(core.stop)
+
+
+def _stdout_line(text: str) -> None:
+    # twistd replaces sys.stdout by its log.
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        print(text, file=sys.__stdout__, flush=True)
+
+
+class _Options(usage.Options):
+    """Options of both commands."""
+
+    logger = "sims.tap.log_all"
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        _stdout_line(f"sims {__version__}")
+        raise SystemExit(0)
+
+    def opt_logfile(self, name: str) -> None:
+        """Log to this file instead of standard error."""
+        self["logfile"] = name
+
+    def postOptions(self) -> None:
+        parent = self.parent
+        if parent is None:
+            return
+        if parent.get("pidfile") == "twistd.pid":  # twistd's default; one asked for by name stays
+            parent["pidfile"] = ""
+        if self.get("logfile"):
+            parent["logfile"] = self["logfile"]
+        if parent.get("logger") is None and parent.get("logfile") in (None, "-"):
+            parent["logger"] = self.logger
+
+
+def log_all() -> ILogObserver:
+    """Everything from *info* upwards, on standard error."""
+    return _observer(LogLevel.info)
+
+
+def log_warnings() -> ILogObserver:
+    """Warnings and worse, on standard error: a console's user sees the rest as events."""
+    return _observer(LogLevel.warn)
+
+
+def _observer(level: Any) -> ILogObserver:
+    stream = sys.__stderr__ or open(os.devnull, "w")  # noqa: SIM115 - open as long as the process
+    shown = FilteringLogObserver(textFileLogObserver(stream), [LogLevelFilterPredicate(defaultLogLevel=level)])
+    return cast("ILogObserver", shown)
+
+
+def _folder(path: str | None, *default: str) -> Path:
+    """The folder to keep things in, made if it is not there, for its owner alone.
+
+    :raises UsageError: when it cannot be made or is no folder.
+    """
+    folder = Path(path).expanduser() if path else Path(platformdirs.user_data_dir("sims")).joinpath(*default)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise usage.UsageError(f"cannot use the folder {folder}: {error.strerror}") from None
+    return folder
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+class ServerOptions(_Options):
+    """``twistd sims-server``."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Run a SIMS relay. It prints the address of each listener on standard output. Without a listener named, it "
+        f"speaks the seed's format, in which nothing is authenticated, on this machine only ({DEFAULT_SEED_LISTEN})."
+    )
+    optParameters = [  # noqa: RUF012 - Twisted's way
+        ["dir", "d", None, "The folder that the server keeps its things in (default: in the user's data folder)."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["seed-listen"] = []
+
+    def opt_seed_listen(self, description: str) -> None:
+        """Speak the seed's unauthenticated format here: a Twisted endpoint, tcp:PORT[:interface=ADDRESS]; port 0
+        takes a free one. May be given several times."""
+        self["seed-listen"].append(description)
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        self["folder"] = _folder(self["dir"], "server")
+
+
+def make_server(options: ServerOptions) -> IService:
+    """The service of ``twistd sims-server``."""
+    from twisted.internet import reactor
+
+    descriptions = options["seed-listen"] or [DEFAULT_SEED_LISTEN]
+    try:
+        endpoints = [(description, endpoint(reactor, description)) for description in descriptions]
+    except SimsError as error:
+        raise usage.UsageError(error.text) from None
+    server = SeedServer(endpoints, clock=cast("IReactorTime", reactor), announce=_stdout_line, failed=_die)
+    return cast("IService", server)
+
+
+# --- the client -------------------------------------------------------------------------------------------------------
+
+
+class ClientOptions(_Options):
+    """``twistd sims-client``."""
+
+    logger = "sims.tap.log_warnings"
+    synopsis = "--seed tcp:HOST:PORT --name NAME [options]"
+    longdesc = (
+        "Talk through a SIMS relay. Commands come from standard input; type 'help' for them. The seed's format "
+        "authenticates nobody: whoever runs the relay can sit in the middle."
+    )
+    optParameters = [  # noqa: RUF012 - Twisted's way
+        ["seed", None, None, "The server, which speaks the seed's format: tcp:HOST:PORT or sims-seed://HOST:PORT."],
+        ["name", "n", None, "The name that others see."],
+        ["id", None, None, "The number that others reach you by (default: random, kept in the folder)."],
+        ["specs", None, None, "The cipher specs to offer and to agree to, in order of preference, with commas."],
+        ["dir", "d", None, "The folder that the client keeps its things in (default: in the user's data folder)."],
+    ]
+    optFlags = [  # noqa: RUF012 - Twisted's way
+        ["json", None, "Commands and events as one JSON object a line."],
+    ]
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        if not self["seed"]:
+            raise usage.UsageError("which server? --seed tcp:HOST:PORT")
+        name = self["name"]
+        if not name or len(name) > 128 or not name.isprintable():
+            raise usage.UsageError("which name? --name NAME, of 1 to 128 printable characters")
+        self["folder"] = _folder(self["dir"], "client", quote(name, safe=""))
+        try:
+            self["specs"] = specs.by_names(self["specs"].split(",")) if self["specs"] is not None else None
+        except SimsError as error:
+            raise usage.UsageError(error.text) from None
+        if self["id"] is not None and not re.fullmatch(r"[0-9]{1,18}", self["id"], re.ASCII):
+            raise usage.UsageError("--id takes a number")
+        self["seed"] = _seed_endpoint(self["seed"])
+        if is_terminal() and not self["json"] and "twisted.internet.reactor" not in sys.modules:
+            # The terminal's library runs on asyncio's loop.
+            from twisted.internet import asyncioreactor
+
+            asyncioreactor.install()
+
+
+def _seed_endpoint(text: str) -> str:
+    """Twisted's description of a server that is given in it or as the server prints it.
+
+    :raises UsageError: for neither.
+    """
+    match = re.fullmatch(r"sims-seed://(\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+):([0-9]+)/?", text)
+    if match is not None:
+        host = match[1].strip("[]").replace(":", r"\:")
+        return f"tcp:{host}:{match[2]}"
+    return text
+
+
+def own_id(folder: Path, name: str) -> int:
+    """The number kept for a name in a folder; a random one of 31 bits, the first time.
+
+    :raises UsageError: when the file cannot be read or written, or holds no number.
+    """
+    path = folder / f"seed-id.{quote(name, safe='')}"
+    try:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            text = path.read_text("ascii").strip()
+            if not text.isascii() or not text.isdigit():
+                raise usage.UsageError(f"{path} does not hold a number: remove it, or give --id") from None
+            return int(text)
+        number = secrets.randbelow(_MAX_ID - 1) + 1
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{number}\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise usage.UsageError(f"cannot keep an id in {path}: {error}") from None
+    return number
+
+
+def is_terminal() -> bool:
+    """Whether a person sits at both ends."""
+    return os.isatty(0) and os.isatty(1)
+
+
+def make_client(options: ClientOptions) -> IService:
+    """The service of ``twistd sims-client``."""
+    from twisted.internet import reactor
+
+    from sims.client.connection import SeedClient
+    from sims.console.shell import Shell
+
+    clock = cast("IReactorTime", reactor)
+    number = int(options["id"]) if options["id"] is not None else own_id(options["folder"], options["name"])
+    try:
+        server: IStreamClientEndpoint = clientFromString(reactor, options["seed"])
+    except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
+        raise usage.UsageError(f"not a server's address: {options['seed']}: {error}") from None
+
+    def make_shell(write: Callable[[str], None], leave: Callable[[int], None]) -> Shell:
+        shell = Shell(json=bool(options["json"]), clock=clock, write=write, leave=leave)
+        shell.client = SeedClient(
+            server,
+            options["name"],
+            number,
+            clock=clock,
+            on_event=shell.show,
+            offer=options["specs"] or specs.SEED_OFFER,
+            allowed=options["specs"] or specs.SEED,
+        )
+        return shell
+
+    return cast("IService", ConsoleService(make_shell, terminal=is_terminal() and not options["json"]))
+
+
+class ConsoleService(Service):
+    """A client and its console."""
+
+    def __init__(
+        self, make_shell: Callable[[Callable[[str], None], Callable[[int], None]], Any], *, terminal: bool
+    ) -> None:
+        self._make_shell = make_shell
+        self._terminal = terminal
+        self._console: Any = None
+
+    def startService(self) -> None:
+        super().startService()
+        from twisted.internet import reactor
+
+        def leave(status: int) -> None:
+            _Outcome.status = status
+            core = cast("IReactorCore", reactor)
+            if core.running:
+                core.stop()
+
+        if self._terminal:
+            from sims.console.terminal import Terminal
+
+            self._console = Terminal(lambda terminal: self._make_shell(terminal.write, leave), leave)
+        else:
+            from sims.console.pipe import open_pipe
+
+            self._console = open_pipe(
+                lambda pipe: self._make_shell(pipe.write, leave), cast("IReactorTime", reactor), gone=lambda: leave(1)
+            )
+        self._console.shell.client.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Leave: what was written is still sent, nothing more is waited for."""
+        super().stopService()
+        self._console.shell.stop()
+        closing: Deferred[None] = self._console.shell.client.close()
+        return closing.addBoth(lambda _: self._console.close())
+
+
+# --- console scripts --------------------------------------------------------------------------------------------------
+
+
+def _run(command: str) -> NoReturn:
+    from twisted.scripts._twistd_unix import ServerOptions as TwistdOptions
+    from twisted.scripts.twistd import runApp
+
+    sys.argv = [sys.argv[0], "--nodaemon", command, *sys.argv[1:]]
+    run_app(runApp, TwistdOptions)
+    raise SystemExit(_Outcome.status)
+
+
+def run_server() -> NoReturn:
+    """``sims-server``."""
+    _run("sims-server")
+
+
+def run_client() -> NoReturn:
+    """``sims-client``."""
+    _run("sims-client")

@@ -1,0 +1,228 @@
+"""What both wings need of Twisted: frames on a stream, with their limits and deadlines.
+
+A frame is what stands before ``\\n\\n``. Its length is checked before it is buffered, its arrival has a deadline, and
+both directions tell when they are congested.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import cast
+
+from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+    ITransport,
+    IWriteDescriptor,
+)
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sims.wire import MAX_FRAME, TERMINATOR
+
+#: Seconds: for one frame from its first byte to its last; for a peer to take what it was sent when it is refused.
+FRAME_TIMEOUT = 30.0
+LINGER = 2.0
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
+
+@implementer(IPushProducer)
+class _WriteSide:
+    """Tells a protocol when its transport's write buffer fills up and when it has drained.
+
+    It is an object of its own because a LineReceiver's pauseProducing is about its reading.
+    """
+
+    def __init__(self, frames: FrameReceiver) -> None:
+        self._frames = frames
+
+    def pauseProducing(self) -> None:
+        self._frames.write_blocked = True
+        self._frames.write_side_changed()
+
+    def resumeProducing(self) -> None:
+        self._frames.write_blocked = False
+        self._frames.write_side_changed()
+
+    def stopProducing(self) -> None:
+        pass  # connectionLost says so, too
+
+
+class FrameReceiver(LineReceiver):
+    """Frames in, frames out. Subclasses override the methods in the second half.
+
+    :ivar write_blocked: the transport holds more than it wants to; what is not urgent had better wait.
+    """
+
+    delimiter = TERMINATOR
+    MAX_LENGTH = MAX_FRAME
+
+    write_blocked = False
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.clock = clock
+        self._finished = False
+        self._tail = b""
+        self._frame_deadline: IDelayedCall | None = None
+        self._linger: IDelayedCall | None = None
+        self._release: IDelayedCall | None = None
+
+    # --- what Twisted calls ---
+
+    def connectionMade(self) -> None:
+        transport = self._stream
+        if ITCPTransport.providedBy(transport):
+            _tune(transport)
+        if IConsumer.providedBy(transport):
+            cast("IConsumer", transport).registerProducer(_WriteSide(self), True)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._finished:
+            return
+        self._tail = (self._tail + data[-2:])[-2:]
+        super().dataReceived(data)
+        self._watch_frame()
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._frame_deadline is not None:
+            self._frame_deadline.cancel()
+            self._frame_deadline = None
+        if not self._finished:
+            self.frame_received(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        if not self._finished:
+            self.frame_too_long()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self._finished = True
+        self._cancel_deadlines()
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+    # --- what subclasses call ---
+
+    @property
+    def finished(self) -> bool:
+        """Whether :meth:`finish` was called or the connection is lost."""
+        return self._finished
+
+    def send_frame(self, frame: bytes) -> None:
+        """Write one frame; nothing after :meth:`finish`."""
+        if not self._finished:
+            self._stream.write(frame + TERMINATOR)
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system now, as a segment of its own, where the transport can."""
+        transport = self.transport
+        if not self.write_blocked and IWriteDescriptor.providedBy(transport):
+            # An error is met again, and dealt with, when the reactor writes the next time.
+            cast("IWriteDescriptor", transport).doWrite()
+
+    def hold(self) -> None:
+        """Stop reading until :meth:`release`."""
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+        if not self.paused and not self._finished:
+            self._cancel_deadlines()
+            self.pauseProducing()
+
+    def release(self) -> None:
+        """Read again, soon: never within the call, which may come from the middle of somebody else's work."""
+        if self.paused and self._release is None and not self._finished:
+            self._release = self.clock.callLater(0, self._read_again)
+
+    def finish(self) -> None:
+        """Take nothing more, let the other end read what was written, then close."""
+        if self._finished:
+            return
+        self._finished = True
+        self._cancel_deadlines()
+        transport = self._stream
+        if IConsumer.providedBy(transport):
+            cast("IConsumer", transport).unregisterProducer()
+        if self.paused:
+            self.resumeProducing()
+        self._linger = self.clock.callLater(LINGER, self.abort)
+        if ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport):
+            # Closed at once, a socket with unread input resets the connection, and the last frame may be lost.
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close without waiting for anything."""
+        self._finished = True
+        self._cancel_deadlines()
+        transport = self.transport
+        if transport is None:
+            return
+        if hasattr(transport, "abortConnection"):
+            transport.abortConnection()
+        else:
+            transport.loseConnection()
+
+    # --- what subclasses override ---
+
+    def frame_received(self, frame: bytes) -> None:
+        """A frame, without its terminator, of at most ``MAX_LENGTH`` bytes."""
+        raise NotImplementedError
+
+    def frame_too_long(self) -> None:
+        """More than ``MAX_LENGTH`` bytes came without a terminator."""
+        self.finish()
+
+    def frame_too_slow(self) -> None:
+        """A frame was begun :data:`FRAME_TIMEOUT` seconds ago and is not whole."""
+        self.finish()
+
+    def write_side_changed(self) -> None:
+        """``write_blocked`` has changed."""
+
+    # --- within ---
+
+    @property
+    def _stream(self) -> ITransport:
+        transport = self.transport
+        if transport is None:
+            raise RuntimeError("used before connectionMade")
+        return transport
+
+    def _watch_frame(self) -> None:
+        partial = self._tail != TERMINATOR and self._tail != b""
+        if partial and self._frame_deadline is None and not self.paused and not self._finished:
+            self._frame_deadline = self.clock.callLater(FRAME_TIMEOUT, self._frame_expired)
+
+    def _frame_expired(self) -> None:
+        self._frame_deadline = None
+        self.frame_too_slow()
+
+    def _read_again(self) -> None:
+        self._release = None
+        if not self._finished:
+            self.resumeProducing()
+            self._watch_frame()
+
+    def _cancel_deadlines(self) -> None:
+        for deadline in (self._frame_deadline, self._release):
+            if deadline is not None:
+                deadline.cancel()
+        self._frame_deadline = self._release = None
+
+
+def _tune(transport: ITCPTransport) -> None:
+    """Send frames at once, and notice a peer whose machine is gone."""
+    transport.setTcpNoDelay(True)
+    transport.setTcpKeepAlive(True)
+    handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+    if isinstance(handle, socket.socket):
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):  # not on every system
+                handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

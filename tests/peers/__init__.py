@@ -1,0 +1,1 @@
+"""Independent ends of the seed protocol, for tests that talk over real sockets."""
