@@ -6,13 +6,15 @@ import json
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
+from math import isfinite
 from typing import Any, ClassVar, NoReturn, Self
 
 from sims.errors import malformed
 
 MAX_DEPTH = 8
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and with an end that may be missing: nothing is ever looked at twice, whatever was sent.
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -24,6 +26,13 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(_: str) -> NoReturn:
     raise malformed("NaN and Infinity are not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise malformed("a number that is out of range")
+    return value
 
 
 def _depth(data: bytes) -> int:
@@ -46,7 +55,7 @@ def parse_json(data: bytes) -> object:
         raise malformed(f"JSON nested more than {MAX_DEPTH} deep")
     try:
         text = data.decode("utf-8")
-        value: object = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        value: object = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # refuses lone surrogates
     except (ValueError, RecursionError):  # UnicodeError and JSONDecodeError are ValueErrors

@@ -17,7 +17,6 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITCPTransport,
     ITransport,
-    IWriteDescriptor,
 )
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
@@ -118,13 +117,6 @@ class FrameReceiver(LineReceiver):
         if not self._finished:
             self._stream.write(frame + TERMINATOR)
 
-    def flush(self) -> None:
-        """Hand what was written to the operating system now, as a segment of its own, where the transport can."""
-        transport = self.transport
-        if not self.write_blocked and IWriteDescriptor.providedBy(transport):
-            # An error is met again, and dealt with, when the reactor writes the next time.
-            cast("IWriteDescriptor", transport).doWrite()
-
     def hold(self) -> None:
         """Stop reading until :meth:`release`."""
         if self._release is not None:
@@ -145,12 +137,13 @@ class FrameReceiver(LineReceiver):
             return
         self._finished = True
         self._cancel_deadlines()
+        self.clearLineBuffer()
         transport = self._stream
         if IConsumer.providedBy(transport):
             cast("IConsumer", transport).unregisterProducer()
         if self.paused:
             self.resumeProducing()
-        self._linger = self.clock.callLater(LINGER, self.abort)
+        self._linger = self.clock.callLater(LINGER, self._lingered)
         if ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport):
             # Closed at once, a socket with unread input resets the connection, and the last frame may be lost.
             transport.loseWriteConnection()
@@ -161,6 +154,7 @@ class FrameReceiver(LineReceiver):
         """Close without waiting for anything."""
         self._finished = True
         self._cancel_deadlines()
+        self.clearLineBuffer()
         transport = self.transport
         if transport is None:
             return
@@ -203,6 +197,10 @@ class FrameReceiver(LineReceiver):
     def _frame_expired(self) -> None:
         self._frame_deadline = None
         self.frame_too_slow()
+
+    def _lingered(self) -> None:
+        self._linger = None
+        self.abort()
 
     def _read_again(self) -> None:
         self._release = None

@@ -134,7 +134,7 @@ def _convert(value: dict[str, Any], kind: type[M]) -> M:
 
 
 def _kind_name(value: dict[str, Any]) -> str:
-    kind, phase = value.get("type"), value.get("phase")
+    kind, phase = value.get("type"), _phase(value)
     if not isinstance(kind, str) or kind not in {"connect", "secure", "list", "client-connect", *_INNER}:
         return "message"
     return f"{kind} {phase}" if phase in (1, 2, 3, 4) else f"{kind}"

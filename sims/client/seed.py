@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from msgspec import UNSET
 
@@ -78,10 +79,12 @@ class SeedMessenger:
         if self.hop.state is HopState.READY:
             self.events.append(events.Offline())
         unwritten = self.hop.lost()
-        self._names.lost()
+        self._commands.extendleft(partial(self._ask, ref) for ref in reversed(self._names.lost()))
         for peer in list(self._peers.values()):
             for message in peer.reset(unwritten):
                 self._fail(peer, message, Code.UNAVAILABLE)
+            if not peer.queue and not peer.asked:
+                self._say_disconnected(peer, peer.take_closing())
 
     def receive(self, frame: bytes) -> None:
         """One frame from the server.
@@ -134,7 +137,7 @@ class SeedMessenger:
 
     def list(self, ref: Ref = None) -> None:
         """Ask who is there; a :class:`~sims.client.events.Listing` answers."""
-        self._when_ready(lambda: self._names.ask(ref, asked=True))
+        self._when_ready(partial(self._ask, ref))
 
     def connect(self, to: str, ref: Ref = None) -> None:
         """Open a conversation with an id or a name; :class:`~sims.client.events.Connected` answers, or a problem."""
@@ -177,8 +180,7 @@ class SeedMessenger:
             if peer is None or not peer.active:
                 self._problem(LocalError(Code.UNKNOWN_RECIPIENT, f"there is no conversation with {peer_id}"), ref)
             else:
-                peer.closing = True
-                peer.closing_ref = ref
+                peer.closing.append(ref)
 
         self._when_ready(lambda: self._names.resolve(to, found, lambda error: self._problem(error, ref)))
 
@@ -277,10 +279,10 @@ class SeedMessenger:
             self.hop.send(messages.ClientDisconnect(src=self.id, dst=str(peer_id)))
             return
         text = peer.open(message.data)
-        if text:
+        if text:  # an empty one only moves keys on
             self.hop.send(messages.ClientAck(src=self.id, dst=peer_id))
-        event_id = self._entropy.octets(8).hex()
-        self.events.append(events.Message(sender=self._names.contact(peer_id), text=text, id=event_id))
+            event_id = self._entropy.octets(8).hex()
+            self.events.append(events.Message(sender=self._names.contact(peer_id), text=text, id=event_id))
         turn = peer.turn()
         if turn is not None:
             self.hop.send(messages.ClientCom(src=self.id, dst=str(peer_id), data=messages.SealedBox.of(turn)))
@@ -292,10 +294,10 @@ class SeedMessenger:
             return
         # What the peer did not acknowledge before this it has not received: it goes out again, in a new conversation.
         again, lost = peer.unreceived()
-        self._closed(peer, None)
+        peer.queue.extendleft(reversed(again))
+        self._closed(peer)
         for message in lost:
             self._fail(peer, message, Code.UNAVAILABLE)
-        peer.queue.extendleft(reversed(again))
 
     # --- conversations ------------------------------------------------------------------------------------------------
 
@@ -322,6 +324,9 @@ class SeedMessenger:
     def _flush_peer(self, peer: Peer) -> None:
         if self.hop.state is not HopState.READY or peer.state is not PeerState.IDLE:
             return
+        if not peer.active and not peer.under_way:
+            del self._peers[peer.id]
+            return
         session = peer.session
         if session is None:
             if peer.queue or peer.asked:
@@ -332,11 +337,12 @@ class SeedMessenger:
             self.hop.send(messages.ClientCom(src=self.id, dst=str(peer.id), data=messages.SealedBox.of(box)), message)
         if peer.closing and not peer.queue:
             self.hop.send(messages.ClientDisconnect(src=self.id, dst=str(peer.id)))
-            self._closed(peer, peer.closing_ref)
+            self._closed(peer)
 
-    def _closed(self, peer: Peer, ref: Ref) -> None:
+    def _closed(self, peer: Peer) -> None:
+        """The conversation is over. Whoever asked for that hears it now, or after what is still to be sent before."""
         peer.closed()
-        self.events.append(events.Disconnected(peer=self._names.contact(peer.id), ref=ref))
+        self._say_disconnected(peer, (not peer.queue and peer.take_closing()) or [None])
 
     def _give_up(self, peer: Peer, error: SimsError) -> None:
         """A handshake has failed. An older conversation goes on; without one, what waited for it fails."""
@@ -347,6 +353,8 @@ class SeedMessenger:
         if peer.session is None:
             for message in [*peer.sent, *peer.queue]:
                 self._fail(peer, message, error.code)
+            for ref in peer.closing:
+                self._problem(error, ref)
             del self._peers[peer.id]
 
     def _gone(self, peer: Peer, error: PeerError) -> None:
@@ -359,8 +367,11 @@ class SeedMessenger:
         for message in waiting:
             self._fail(peer, message, error.code)
         del self._peers[peer.id]
+        peer.queue.clear()
         if peer.session is not None:
-            self._closed(peer, None)
+            self._closed(peer)
+        for ref in peer.take_closing():
+            self._problem(error, ref)
 
     # --- within -------------------------------------------------------------------------------------------------------
 
@@ -368,6 +379,9 @@ class SeedMessenger:
         self._commands.append(act)
         self._run_commands()
         self.flush()
+
+    def _ask(self, ref: Ref) -> None:
+        self._names.ask(ref, asked=True)
 
     def _run_commands(self) -> None:
         """Carry out commands in their order: those behind one that waits for a name wait, too."""
@@ -379,6 +393,10 @@ class SeedMessenger:
 
     def _say_connected(self, peer_id: int, session: Session, ref: Ref) -> None:
         self.events.append(events.Connected(peer=self._names.contact(peer_id), spec=session.spec.name, ref=ref))
+
+    def _say_disconnected(self, peer: Peer, refs: Sequence[Ref]) -> None:
+        contact = self._names.contact(peer.id)
+        self.events.extend(events.Disconnected(peer=contact, ref=ref) for ref in refs)
 
     def _state(
         self, to: Contact, message: Outgoing, state: Delivery, *, text: str | None = None, code: Code | None = None

@@ -68,11 +68,16 @@ class Names:
         """The id is not connected any more."""
         self._names.pop(member_id, None)
 
-    def lost(self) -> None:
-        """The connection is gone, and with it the requests; commands go on waiting, for the first list of the next."""
+    def lost(self) -> list[Ref]:
+        """The connection is gone, and with it the requests; commands go on waiting, for the first list of the next.
+
+        :returns: the refs of the user's requests, to be made again.
+        """
+        refs = [request.ref for request in self._requests if request.asked]
         self._requests.clear()
         self._requested = self._received = 0
         self._waiting = deque(waiting._replace(serial=1) for waiting in self._waiting)
+        return refs
 
     def received(self, reply: messages.ListReply) -> Request:
         """Take in a list; gives the request that it answers."""

@@ -56,8 +56,7 @@ class Peer:
     queue: deque[Outgoing] = field(default_factory=deque)
     sent: deque[Outgoing] = field(default_factory=deque)  # sealed, and not acknowledged by the peer
     taken_since_sent: int = 0
-    closing: bool = False
-    closing_ref: str | int | None = None
+    closing: list[str | int | None] = field(default_factory=list)  # refs of disconnects that wait
 
     @property
     def active(self) -> bool:
@@ -67,7 +66,7 @@ class Peer:
     @property
     def under_way(self) -> int:
         """What was asked for and is not done."""
-        return len(self.asked) + len(self.queue) + len(self.sent) + int(self.closing)
+        return len(self.asked) + len(self.queue) + len(self.sent) + len(self.closing)
 
     def turn(self) -> Box | None:
         """An empty text under a new key, when so much came without an answer that keys should move on.
@@ -130,14 +129,17 @@ class Peer:
     def closed(self) -> None:
         """Drop the session."""
         self.session = self.replaced = None
-        self.closing = False
-        self.closing_ref = None
 
     def take_refs(self) -> list[str | int | None]:
         """The refs of those who wait for this conversation: of the connects, else of the first text that has one."""
         first = next((message.ref for message in [*self.sent, *self.queue] if message.ref is not None), None)
         refs = self.asked or [first]
         self.asked = []
+        return refs
+
+    def take_closing(self) -> list[str | int | None]:
+        """The refs of those who wait for the end of this conversation."""
+        refs, self.closing = self.closing, []
         return refs
 
     def seal_next(self, session: Session) -> tuple[Outgoing, Box]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from contextvars import copy_context
 
-from prompt_toolkit.application import create_app_session
+from prompt_toolkit.application import create_app_session, run_in_terminal
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.input import create_input
 from prompt_toolkit.output import create_output
-from prompt_toolkit.patch_stdout import StdoutProxy
 from prompt_toolkit.shortcuts import PromptSession
 from twisted.internet.defer import Deferred, succeed
 
@@ -19,6 +19,8 @@ from sims.console.shell import Shell
 _WORDS = ["/list", "/connect", "/list-connected", "/send", "/disconnect", "/help", "/quit"]
 #: What a shell says of a program that Ctrl-C has ended.
 _INTERRUPTED = 130
+#: Seconds for which output is gathered: redrawing the line for each message of a burst would flicker, and be slow.
+_GATHER = 0.02
 
 
 class Terminal:
@@ -26,17 +28,23 @@ class Terminal:
 
     def __init__(self, shell: Callable[[Terminal], Shell], leave: Callable[[int], None]) -> None:
         self._leave = leave
+        self._loop = asyncio.get_event_loop()
+        self._batch: list[str] = []
+        self._printing: asyncio.Future[None] | None = None
         # twistd has replaced sys.stdout by its log.
-        with create_app_session(input=create_input(sys.__stdin__), output=create_output(sys.__stdout__)):
+        self._output = create_output(sys.__stdout__)
+        with create_app_session(input=create_input(sys.__stdin__), output=self._output):
+            self._context = copy_context()
             self._session: PromptSession[str] = PromptSession(completer=WordCompleter(_WORDS, sentence=True))
-            # It gathers what comes in a burst, and prints it above the line that is being edited.
-            self._above = StdoutProxy(raw=False)
             self.shell = shell(self)
-            self._task = asyncio.get_event_loop().create_task(self._read())
+            self._task = self._loop.create_task(self._read())
 
     def write(self, text: str) -> None:
         """Print one line or more above the line that is being edited."""
-        self._above.write(text + "\n")
+        if not self._batch:
+            # In the context in which the line is being edited, or the two would not know of each other.
+            self._loop.call_later(_GATHER, self._flush, context=self._context)
+        self._batch.append(text)
 
     async def _read(self) -> None:
         while True:
@@ -53,5 +61,15 @@ class Terminal:
     def close(self) -> Deferred[None]:
         """Give the terminal back."""
         self._task.cancel()
-        self._above.close()
+        self._print()
         return succeed(None)
+
+    def _flush(self) -> None:
+        if self._batch:
+            self._printing = asyncio.ensure_future(run_in_terminal(self._print))
+
+    def _print(self) -> None:
+        batch, self._batch = self._batch, []
+        if batch:
+            self._output.write_raw("\n".join(batch).replace("\n", "\r\n") + "\r\n")
+            self._output.flush()

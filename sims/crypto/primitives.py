@@ -12,6 +12,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from typing import Literal, Protocol
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.modes import OFB
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -111,7 +112,10 @@ def p384_private_from_pem(pem: bytes) -> P384PrivateKey:
 
     :raises ValueError: when it is not one of secp384r1.
     """
-    key = load_pem_private_key(pem, None)
+    try:
+        key = load_pem_private_key(pem, None)
+    except (TypeError, UnsupportedAlgorithm):  # an encrypted key, one of an unknown kind
+        raise ValueError("not a secp384r1 private key") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != _P384.name:
         raise ValueError("not a secp384r1 private key")
     return key

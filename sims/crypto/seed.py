@@ -98,6 +98,46 @@ class _Own:
         self.seen: set[bytes] = set()
 
 
+class Habit(Enum):
+    """How a peer may go on from the pair that it used last: with the same, with the next, with our newest."""
+
+    NEXT = auto()
+    NEWEST = auto()
+    SAME = auto()
+
+
+class TrialOrder:
+    """In which order kept pairs are tried: by habit, then upwards.
+
+    Each further trial costs as much as half a relay, and a peer goes on as it did: one that answers each message uses
+    the next pair, one that reads in bursts the newest, one that only talks the same.
+    """
+
+    __slots__ = ("_habits",)
+
+    def __init__(self) -> None:
+        self._habits = list(Habit)  # the one that was right last, first
+
+    def order(self, kept: int) -> list[int]:
+        """The places of ``kept`` pairs, of which the first is that used last and the last the newest."""
+        if kept == 1:
+            return [0]
+        return [*dict.fromkeys(_place(habit, kept) for habit in self._habits), *range(2, kept - 1)]
+
+    def learn(self, place: int, kept: int) -> None:
+        """The pair at ``place`` was the right one."""
+        if kept == 1:
+            return  # every habit comes to the same
+        right = next((habit for habit in self._habits if _place(habit, kept) == place), None)
+        if right is not None:
+            self._habits.remove(right)
+            self._habits.insert(0, right)
+
+
+def _place(habit: Habit, kept: int) -> int:
+    return {Habit.SAME: 0, Habit.NEXT: 1, Habit.NEWEST: kept - 1}[habit]
+
+
 class Derivation(NamedTuple):
     """The secrets behind one box: the ECDH result (48 bytes), the salt (64) and the key (32)."""
 
@@ -120,7 +160,7 @@ class Session:
     commits: after any error the session is as it was.
     """
 
-    __slots__ = ("_end", "_entropy", "_known", "_newest_was_right", "_own", "_peer", "_peer_random", "_serial", "spec")
+    __slots__ = ("_end", "_entropy", "_known", "_own", "_peer", "_peer_random", "_serial", "_trials", "spec")
 
     def __init__(
         self, end: End, spec: CipherSpec, own: tuple[P384PrivateKey, bytes], peer: Keys, entropy: Entropy
@@ -137,7 +177,7 @@ class Session:
         self._own = [_Own(*own, serial=0)]
         self._serial = 0  # of the newest pair
         self._known = 0  # the newest pair that the peer is known to have received
-        self._newest_was_right = False
+        self._trials = TrialOrder()
 
     def __repr__(self) -> str:
         return f"<seed session {self._end.name.lower()} {self.spec.name}, {len(self._own)} own pairs>"
@@ -192,7 +232,7 @@ class Session:
         fingerprint = point[1:17]
         if any(fingerprint in own.seen for own in self._own):
             raise PeerError(Code.NOT_AUTHENTICATED, "a message that was received before")
-        for index in self._order():
+        for index in self._trials.order(len(self._own)):
             own = self._own[index]
             halves = (own.random, random) if self._end.own_first_opening else (random, own.random)
             key = derive(own.private, public, *halves).key
@@ -203,7 +243,7 @@ class Session:
         if len(own.seen) >= MAX_FRAMES_PER_PAIR:
             raise PeerError(Code.REKEY_REQUIRED, "too many messages for one and the same key of this side")
         value = decode(primitives.aes_stream(key, box.iv, self.spec.mode, box.ciphertext))
-        self._newest_was_right = index == len(self._own) - 1
+        self._trials.learn(index, len(self._own))
         del self._own[:index]
         own.seen.add(fingerprint)
         self._known = max(self._known, own.serial)
@@ -220,18 +260,6 @@ class Session:
         self._known = max(self._known, min(serial, self._serial))
         while len(self._own) > 1 and self._own[1].serial <= self._known - GRACE:
             del self._own[0]
-
-    def _order(self) -> list[int]:
-        """The own pairs in the order in which they are tried.
-
-        A peer goes on as it did: with the newest pair if that was right the last time, else with the same as the last
-        time; then the other one of these two; then the rest upwards.
-        """
-        last = len(self._own) - 1
-        if last == 0:
-            return [0]
-        head = [last, 0] if self._newest_was_right else [0, last]
-        return [*head, *range(1, last)]
 
 
 def _checked_random(random: bytes) -> bytes:

@@ -70,9 +70,7 @@ class SeedConnection(FrameReceiver):
         try:
             value = wire.parse(frame)
             if value.get("type") != "ack":
-                # At once and by itself: the original client reads one segment and expects whole frames in it.
                 self.send_frame(_ACK)
-                self.flush()
             self._frame(value)
         except PeerError as error:
             self._refuse(error)
@@ -99,7 +97,7 @@ class SeedConnection(FrameReceiver):
                 self._taken_since_sent += 1
                 self._drain()
                 self._inner(inner)
-                if self._taken_since_sent >= limits.TURN_AFTER:
+                if self._taken_since_sent >= limits.TURN_AFTER and not self._pending:
                     self.deliver(self._list_reply())
             case _:
                 raise malformed(f"{type(message).__name__} in state {self.state.name}")
@@ -182,6 +180,9 @@ class SeedConnection(FrameReceiver):
         """The socket is behind, or has caught up."""
         if self.write_blocked:
             self._expect_progress()
+            if self.state is State.OPEN:
+                # Whatever it sends is answered, if only by an ack: it waits for its own reading.
+                self._relay.wait(self, self)
         else:
             self._drain()
 
@@ -196,12 +197,13 @@ class SeedConnection(FrameReceiver):
             self.send_frame(wire.encode(messages.Secure.of(session.seal(inner))))
             progress = True
             self._taken_since_sent = 0
-        if progress or not self._pending:
+        waits = bool(self._pending) or self.write_blocked
+        if progress or not waits:
             self._cancel_deadline()
-        if self._pending:
+        if waits:
             self._expect_progress()
-            if self.must_be_read:
-                self._relay.needs_reading(self)
+        if self.must_be_read:
+            self._relay.needs_reading(self)
         if not self.congested:
             self._relay.drained(self)
 

@@ -103,9 +103,13 @@ class Relay:
         """Deliver what ``sender`` caused, and hold the sender if ``target`` cannot take more."""
         target.deliver(inner)
         if target.full or (target.congested and not sender.must_be_read):
-            self._waiting_for.setdefault(target, set()).add(sender)
-            self._held_by.setdefault(sender, set()).add(target)
-            sender.hold()
+            self.wait(sender, target)
+
+    def wait(self, sender: Member, target: Member) -> None:
+        """Hold ``sender`` until ``target``, which may be itself, takes more."""
+        self._waiting_for.setdefault(target, set()).add(sender)
+        self._held_by.setdefault(sender, set()).add(target)
+        sender.hold()
 
     def drained(self, target: Member) -> None:
         """``target`` takes more again."""
@@ -113,8 +117,8 @@ class Relay:
             self._let_go(sender, target)
 
     def needs_reading(self, sender: Member) -> None:
-        """``sender`` must be read to make progress: whoever it waits for and is not full waits for it no longer."""
-        for target in [target for target in self._held_by.get(sender, ()) if not target.full]:
+        """``sender`` must be read to make progress: it waits no longer, but for others that are full."""
+        for target in [target for target in self._held_by.get(sender, ()) if target is sender or not target.full]:
             self._waiting_for[target].discard(sender)
             self._let_go(sender, target)
 

@@ -1,0 +1,216 @@
+"""Measures the real server process against what its work cannot do without: ``python -m tests.bench seed``.
+
+Nothing is asserted here: it prints figures of one run, and their ratios. Absolute figures depend on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography.hazmat.decrepit.ciphers.modes import OFB
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from sims import messages, specs, wire
+from sims.specs import CipherSpec
+from sims.strictjson import Digest, Octets, Octets16, Octets32, Pem
+
+TEXT_SIZE = 300
+
+
+# --- the floor --------------------------------------------------------------------------------------------------------
+
+
+class Floor(NamedTuple):
+    """Seconds of CPU: for a relay of one message (the mean of a text and its ack), and for one more trial of a key."""
+
+    relay: float
+    trial: float
+
+
+def measure_floor(spec: CipherSpec, seconds: float) -> Floor:
+    """Time the primitives that one relay cannot avoid, called directly: no code of this project runs here."""
+    curve, ecdh = ec.SECP384R1(), ec.ECDH()
+    own = ec.generate_private_key(curve)
+    point = own.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    salt, iv = os.urandom(64), os.urandom(16)
+    mode = CTR if spec.mode == "CTR" else OFB
+    sizes = _inner_sizes()
+
+    def key_of(private: ec.EllipticCurvePrivateKey, public: ec.EllipticCurvePublicKey) -> bytes:
+        return HKDF(hashes.SHA256(), 32, salt, b"hkdf-example").derive(private.exchange(ecdh, public))
+
+    def run_cipher(key: bytes, data: bytes) -> bytes:
+        context = Cipher(algorithms.AES(key), mode(iv)).encryptor()
+        return context.update(data) + context.finalize()
+
+    def relay(data: bytes) -> None:
+        # Each key is used as often as in a relay: what the library keeps with a key is made for every message.
+        nonlocal own, point
+        public = ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
+        key = key_of(own, public)
+        hmac.digest(key, data, spec.hash)
+        plain = run_cipher(key, data)
+        fresh = ec.generate_private_key(curve)
+        point = fresh.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        key = key_of(fresh, public)
+        hmac.digest(key, run_cipher(key, plain), spec.hash)
+        own = fresh
+
+    def trial(data: bytes) -> None:
+        public = ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
+        hmac.digest(key_of(own, public), data, spec.hash)
+
+    buffers = [bytes(size) for size in sizes]
+    return Floor(_time(relay, buffers, seconds), _time(trial, buffers, seconds / 3))
+
+
+def _time(act: Callable[[bytes], None], buffers: list[bytes], seconds: float) -> float:
+    count, start = 0, time.process_time()
+    while (spent := time.process_time() - start) < seconds:
+        for data in buffers:
+            act(data)
+            count += 1
+    return spent / count
+
+
+def _inner_sizes() -> list[int]:
+    """The plaintext sizes of what is relayed: a text and its ack."""
+    return [len(wire.encode(com_message(1, 2))), len(wire.encode(ack_message(2, 1)))]
+
+
+def floor_beside_another(spec: CipherSpec, seconds: float) -> Floor:
+    """The floor with the machine's other processor busy, as it is while the server is measured: the mean of two."""
+    command = [sys.executable, "-m", "tests.bench", "floor", spec.name, str(seconds)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    found = [tuple(float(figure) for figure in child.communicate()[0].split()) for child in children]
+    return Floor(statistics.mean(relay for relay, _ in found), statistics.mean(trial for _, trial in found))
+
+
+# --- the load ---------------------------------------------------------------------------------------------------------
+
+
+def com_message(src: int, dst: int) -> messages.ClientCom:
+    """A client-com of a text of 300 bytes. The relay cannot look into it, so its box is made up."""
+    box = messages.SealedBox(
+        hash=Digest(bytes(32)),
+        iv=Octets16(bytes(16)),
+        public_key=Pem(bytes(215)),
+        ciphertext=Octets(bytes(TEXT_SIZE + 2)),
+        random=Octets32(bytes(32)),
+    )
+    return messages.ClientCom(src=src, dst=str(dst), data=box)
+
+
+def ack_message(src: int, dst: int) -> messages.ClientAck:
+    return messages.ClientAck(src=src, dst=dst)
+
+
+class Load(NamedTuple):
+    """What a load came to: messages that arrived, seconds of the server's CPU, further trials of kept keys."""
+
+    messages: int
+    cpu: float
+    trials: int
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def run_load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float) -> Load:
+    """Let pairs of clients talk, each with one text in flight, and measure the server from the outside."""
+    command = [sys.executable, "-m", "tests.bench", "load", str(port), str(server), spec.name, str(clients)]
+    done = subprocess.run([*command, str(seconds)], stdout=subprocess.PIPE, text=True, check=True)
+    count, cpu, trials = done.stdout.split()
+    return Load(int(count), float(cpu), int(trials))
+
+
+def start_server(folder: str) -> tuple[subprocess.Popen[str], int]:
+    """The server as users run it; gives its port."""
+    script = Path(sys.executable).parent / "twistd"
+    command = [str(script), "-n", "sims-server", "--dir", folder, "--seed-listen", "tcp:0:interface=127.0.0.1"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder)
+    line = child.stdout.readline() if child.stdout is not None else ""
+    if not line.startswith("sims-seed://"):
+        child.kill()
+        raise SystemExit("the server did not start")
+    return child, int(line.rsplit(":", 1)[1])
+
+
+def bench_seed(seconds: float, rounds: int) -> None:
+    """For each spec of the seed: messages a second of server CPU, the floor's, and the ratio."""
+    print(f"{TEXT_SIZE}-byte texts, one in flight a client, client acks counted")
+    print(f"median of {rounds} rounds of {seconds:g} s")
+    print(
+        f"{'spec':26} {'clients':>7} {'messages/CPU s':>14} {'floor':>9} {'ratio':>6} {'further trials a message':>25}"
+    )
+    for spec in specs.SEED:
+        for clients in (2, 100):
+            rows = []
+            for _ in range(rounds):
+                with tempfile.TemporaryDirectory() as folder:
+                    server, port = start_server(folder)
+                    try:
+                        before = floor_beside_another(spec, 0.5)
+                        load = run_load(port, server.pid, spec, clients, seconds)
+                        after = floor_beside_another(spec, 0.5)
+                    finally:
+                        server.terminate()
+                        server.wait(10)
+                trials = load.trials / load.messages
+                relay = statistics.mean((before.relay, after.relay))
+                floor = 1 / (relay + trials * statistics.mean((before.trial, after.trial)))
+                rate = load.messages / load.cpu
+                rows.append((rate / floor, rate, floor, trials))
+            ratio, rate, floor, trials = sorted(rows)[len(rows) // 2]
+            print(f"{spec.name:26} {clients:7} {rate:14.0f} {floor:9.0f} {ratio:6.2f} {trials:25.2f}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    seed = commands.add_parser("seed", help="the seed's relay, for each spec, with 2 and with 100 clients")
+    seed.add_argument("--seconds", type=float, default=4.0, help="how long each load lasts (default: 4)")
+    seed.add_argument("--rounds", type=int, default=3, help="of which the median is printed (default: 3)")
+    floor = commands.add_parser("floor", help="(used by the others) time the primitives once")
+    floor.add_argument("spec")
+    floor.add_argument("seconds", type=float)
+    load = commands.add_parser("load", help="(used by the others) load a server that runs already")
+    load.add_argument("port", type=int)
+    load.add_argument("server", type=int, help="its process id")
+    load.add_argument("spec")
+    load.add_argument("clients", type=int)
+    load.add_argument("seconds", type=float)
+    chosen = parser.parse_args(arguments)
+    match chosen.command:
+        case "seed":
+            bench_seed(chosen.seconds, chosen.rounds)
+        case "floor":
+            print(*measure_floor(specs.by_names([chosen.spec])[0], chosen.seconds))
+        case "load":
+            from tests.bench_load import load as put_load
+
+            print(
+                *put_load(chosen.port, chosen.server, specs.by_names([chosen.spec])[0], chosen.clients, chosen.seconds)
+            )
+
+
+if __name__ == "__main__":
+    main()
