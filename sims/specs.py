@@ -91,3 +91,115 @@ def chosen(name: str, offered: Sequence[CipherSpec]) -> CipherSpec:
     if spec is None or spec not in offered:
         raise PeerError(Code.NO_COMMON_SPEC, "the other end chose a cipher spec that was not offered")
     return spec
+
+
+# --- the modern protocol ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModernSpec:
+    """One row of the modern table: X25519 with ML-KEM-768 always, an AEAD with 32-byte keys, and a hash.
+
+    :ivar name: as it travels.
+    """
+
+    name: str
+    aead: Literal["AES256_GCM", "CHACHA20_POLY1305"]
+    hash: Literal["sha256", "sha384"]
+
+    @property
+    def hash_size(self) -> int:
+        """The size of a hash and of an HMAC, bytes."""
+        return 32 if self.hash == "sha256" else 48
+
+    def __str__(self) -> str:
+        return self.name
+
+
+#: Every spec of the modern protocol, in order of preference.
+MODERN: tuple[ModernSpec, ...] = (
+    ModernSpec("X25519MLKEM768-AES256_GCM-SHA384", "AES256_GCM", "sha384"),
+    ModernSpec("X25519MLKEM768-CHACHA20_POLY1305-SHA256", "CHACHA20_POLY1305", "sha256"),
+)
+
+_MODERN_BY_NAME = {spec.name: spec for spec in MODERN}
+
+#: Classes of specs: one is below another if what it protects is less. It is never the order of preference.
+SEED_CLASS = 1
+MODERN_CLASS = 2
+
+
+def spec_class(spec: CipherSpec | ModernSpec) -> int:
+    """The class of a spec: 1 for the seed's, 2 for the modern ones, which protect alike."""
+    return MODERN_CLASS if isinstance(spec, ModernSpec) else SEED_CLASS
+
+
+def never_lower(remembered: int, spec: CipherSpec | ModernSpec) -> int:
+    """The class to remember from now on: the highest ever agreed with an id; ``remembered`` is 0 at first.
+
+    :raises PeerError: ``policy``, when this spec's class is below what was agreed before.
+    """
+    found = spec_class(spec)
+    if found < remembered:
+        raise PeerError(Code.POLICY, "a cipher spec of a lower class than was agreed before")
+    return found
+
+
+def modern_by_names(names: Iterable[str]) -> tuple[ModernSpec, ...]:
+    """The modern specs of these names, in their order.
+
+    :raises LocalError: ``policy``, when a name is not in the table or none is given.
+    """
+    found: list[ModernSpec] = []
+    for name in names:
+        spec = _MODERN_BY_NAME.get(name.strip())
+        if spec is None:
+            known = ", ".join(_MODERN_BY_NAME)
+            raise LocalError(Code.POLICY, f"no such cipher spec: {name.strip()[:MAX_NAME]!r}; there are {known}")
+        if spec not in found:
+            found.append(spec)
+    if not found:
+        raise LocalError(Code.POLICY, "no cipher spec is named")
+    return tuple(found)
+
+
+def preferred(offer: Sequence[str], preference: Sequence[ModernSpec]) -> ModernSpec:
+    """What a server picks: the first of its own preference that the client offers (protocol.rst, "connect").
+
+    :raises PeerError: ``no-common-spec``.
+    """
+    offered = offer[:MAX_OFFER]
+    for spec in preference:
+        if spec.name in offered:
+            return spec
+    raise PeerError(Code.NO_COMMON_SPEC, "none of the cipher specs that the other end offers is spoken here")
+
+
+def modern_chosen(name: str, offered: Sequence[ModernSpec]) -> ModernSpec:
+    """The spec that a server chose, provided that it was offered.
+
+    :raises PeerError: ``no-common-spec``, when it was not: a choice is never widened.
+    """
+    spec = _MODERN_BY_NAME.get(name)
+    if spec is None or spec not in offered:
+        raise PeerError(Code.NO_COMMON_SPEC, "the other end chose a cipher spec that was not offered")
+    return spec
+
+
+def common(initiator: Sequence[str], responder: Sequence[str], allowed: Sequence[ModernSpec]) -> ModernSpec:
+    """What two lists give between clients: the first of the initiator's that the responder lists.
+
+    Both ends work it out for themselves (protocol.rst, "client-connect"); the own list says what the own policy
+    allowed when it was made, ``allowed`` what it allows now.
+
+    :raises PeerError: ``no-common-spec``, when no name is in both; ``policy``, when the one that they give is not
+        allowed here: the next one isn't looked at, as the other end would not agree.
+    """
+    listed = responder[:MAX_OFFER]
+    for name in initiator[:MAX_OFFER]:
+        if name in listed:
+            spec = _MODERN_BY_NAME.get(name)
+            if spec is None or spec not in allowed:
+                raise PeerError(Code.POLICY, "the cipher spec that both ends list is not allowed here")
+            return spec
+    raise PeerError(Code.NO_COMMON_SPEC, "no cipher spec is on the lists of both ends")

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITCPTransport,
     ITransport,
+    IWriteDescriptor,
 )
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
@@ -116,6 +117,15 @@ class FrameReceiver(LineReceiver):
         """Write one frame; nothing after :meth:`finish`."""
         if not self._finished:
             self._stream.write(frame + TERMINATOR)
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system now, where the transport can: as a segment of its own, and
+        without another round of the reactor.
+        """
+        transport = self.transport
+        if not self._finished and not self.write_blocked and IWriteDescriptor.providedBy(transport):
+            # An error is met again, and dealt with, when the reactor writes the next time.
+            cast("IWriteDescriptor", transport).doWrite()
 
     def hold(self) -> None:
         """Stop reading until :meth:`release`."""

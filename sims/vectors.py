@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sims import vectors_seed
+from sims import vectors_modern, vectors_seed
 from sims.errors import PeerError
 from sims.strictjson import parse_json
 from sims.vectors_report import Part, Report, one_line
 
 #: What a file is, told by a key that no other format has; and who checks it.
-_FORMATS: dict[str, Callable[[Part], None]] = {"messages": vectors_seed.check}
+_FORMATS: dict[str, Callable[[Part], None]] = {"messages": vectors_seed.check, "sessions": vectors_modern.check}
 
 
 def check(document: object) -> Report:

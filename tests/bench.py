@@ -42,14 +42,16 @@ class Floor(NamedTuple):
     trial: float
 
 
-def measure_floor(spec: CipherSpec, seconds: float) -> Floor:
-    """Time the primitives that one relay cannot avoid, called directly: no code of this project runs here."""
+def primitives_of(spec: CipherSpec) -> tuple[Callable[[bytes], None], Callable[[bytes], None]]:
+    """What one relay cannot avoid, and what one more trial of a kept key costs, called directly.
+
+    No code of this project runs here.
+    """
     curve, ecdh = ec.SECP384R1(), ec.ECDH()
     own = ec.generate_private_key(curve)
     point = own.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     salt, iv = os.urandom(64), os.urandom(16)
     mode = CTR if spec.mode == "CTR" else OFB
-    sizes = _inner_sizes()
 
     def key_of(private: ec.EllipticCurvePrivateKey, public: ec.EllipticCurvePublicKey) -> bytes:
         return HKDF(hashes.SHA256(), 32, salt, b"hkdf-example").derive(private.exchange(ecdh, public))
@@ -75,17 +77,30 @@ def measure_floor(spec: CipherSpec, seconds: float) -> Floor:
         public = ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
         hmac.digest(key_of(own, public), data, spec.hash)
 
-    buffers = [bytes(size) for size in sizes]
-    return Floor(_time(relay, buffers, seconds), _time(trial, buffers, seconds / 3))
+    return relay, trial
 
 
-def _time(act: Callable[[bytes], None], buffers: list[bytes], seconds: float) -> float:
-    count, start = 0, time.process_time()
-    while (spent := time.process_time() - start) < seconds:
+def measure_floor(spec: CipherSpec) -> None:
+    """Time the primitives as a server meets them: woken for each message, by a process that is as busy.
+
+    In a loop of nothing else they are faster by what caches and branch predictors then remember; no server that waits
+    for its messages can have that. Each byte on standard input is a message. Only the primitives are timed.
+    """
+    relay, trial = primitives_of(spec)
+    buffers = [bytes(size) for size in _inner_sizes()]
+    spent = {relay: 0.0, trial: 0.0}
+    counts = {relay: 0, trial: 0}
+    while True:
         for data in buffers:
-            act(data)
-            count += 1
-    return spent / count
+            for act in (relay, relay, trial):
+                if not os.read(0, 1):
+                    print(spent[relay] / counts[relay], spent[trial] / counts[trial])
+                    return
+                start = time.process_time()
+                act(data)
+                spent[act] += time.process_time() - start
+                counts[act] += 1
+                os.write(1, b".")
 
 
 def _inner_sizes() -> list[int]:
@@ -93,12 +108,23 @@ def _inner_sizes() -> list[int]:
     return [len(wire.encode(com_message(1, 2))), len(wire.encode(ack_message(2, 1)))]
 
 
-def floor_beside_another(spec: CipherSpec, seconds: float) -> Floor:
-    """The floor with the machine's other processor busy, as it is while the server is measured: the mean of two."""
-    command = [sys.executable, "-m", "tests.bench", "floor", spec.name, str(seconds)]
-    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    found = [tuple(float(figure) for figure in child.communicate()[0].split()) for child in children]
-    return Floor(statistics.mean(relay for relay, _ in found), statistics.mean(trial for _, trial in found))
+def floor_of(spec: CipherSpec, seconds: float) -> Floor:
+    """The floor, measured in a process of its own while this one does as much work, as the load's clients do."""
+    command = [sys.executable, "-m", "tests.bench", "floor", spec.name]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    if child.stdin is None or child.stdout is None:
+        raise SystemExit("no pipes")
+    own_work, _ = primitives_of(spec)
+    end = time.monotonic() + seconds
+    with child.stdin as wake, child.stdout as done:
+        while time.monotonic() < end:
+            os.write(wake.fileno(), b".")
+            own_work(bytes(TEXT_SIZE))
+            os.read(done.fileno(), 1)
+        wake.close()
+        relay, trial = (float(figure) for figure in done.read().split())
+    child.wait()
+    return Floor(relay, trial)
 
 
 # --- the load ---------------------------------------------------------------------------------------------------------
@@ -167,9 +193,9 @@ def bench_seed(seconds: float, rounds: int) -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     server, port = start_server(folder)
                     try:
-                        before = floor_beside_another(spec, 0.5)
+                        before = floor_of(spec, seconds / 3)
                         load = run_load(port, server.pid, spec, clients, seconds)
-                        after = floor_beside_another(spec, 0.5)
+                        after = floor_of(spec, seconds / 3)
                     finally:
                         server.terminate()
                         server.wait(10)
@@ -189,9 +215,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seed = commands.add_parser("seed", help="the seed's relay, for each spec, with 2 and with 100 clients")
     seed.add_argument("--seconds", type=float, default=4.0, help="how long each load lasts (default: 4)")
     seed.add_argument("--rounds", type=int, default=3, help="of which the median is printed (default: 3)")
-    floor = commands.add_parser("floor", help="(used by the others) time the primitives once")
+    floor = commands.add_parser(
+        "floor", help="(used by the others) time the primitives, one for each byte of standard input"
+    )
     floor.add_argument("spec")
-    floor.add_argument("seconds", type=float)
     load = commands.add_parser("load", help="(used by the others) load a server that runs already")
     load.add_argument("port", type=int)
     load.add_argument("server", type=int, help="its process id")
@@ -203,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         case "seed":
             bench_seed(chosen.seconds, chosen.rounds)
         case "floor":
-            print(*measure_floor(specs.by_names([chosen.spec])[0], chosen.seconds))
+            measure_floor(specs.by_names([chosen.spec])[0])
         case "load":
             from tests.bench_load import load as put_load
 

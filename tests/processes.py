@@ -383,6 +383,14 @@ class ProcessTestCase(TestCase):
         """A console in JSON mode, which may not be connected yet."""
         return self.keep(Console(self.place, server, name, *args, **how))
 
+    def first_line(self, console: Console) -> Event:
+        """The first event of a console whose output is not read yet, nor is it after that."""
+        stdout = console.popen.stdout
+        if stdout is None:
+            raise AssertionError("its output is not a pipe")
+        told: Event = json.loads(self.meanwhile(stdout.readline).result(TIMEOUT))
+        return told
+
     def start_peer(
         self, port: int, name: str, peer_id: int, specs: Sequence[str] = DEFAULT_SPECS, host: str = "127.0.0.1"
     ) -> SeedPeer:

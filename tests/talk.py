@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 
@@ -76,9 +78,12 @@ class HonestPair:
         """Let them fall silent."""
         self._stopped.set()
         for peer in self._peers:
-            peer.close()
+            with contextlib.suppress(OSError):
+                peer.sock.shutdown(socket.SHUT_RDWR)  # wakes up who waits for it
         for thread in self._threads:
             thread.join(TIMEOUT)
+        for peer in self._peers:
+            peer.close()
 
     def _run(self, act: object) -> None:
         try:

@@ -1,21 +1,15 @@
-"""The client's process: its commands and events, its files, how it waits, how it ends."""
+"""The client's process: its commands, its events, its files."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import stat
-import subprocess
-import time
 from pathlib import Path
 
 from sims import __version__
-from tests.processes import TIMEOUT, Console, Event, Process, ProcessTestCase
+from tests.processes import Console, Event, Process, ProcessTestCase
 from tests.talk import next_event
 
-#: How long leaving waits for what is under way, with the start of a process on a slow machine.
-LEAVES_WITHIN = 25.0
 UNAUTHENTICATED = "[unauthenticated]"
 
 
@@ -197,7 +191,7 @@ class FileTests(ProcessTestCase):
         self.assertEqual(len(files), 1)
         self.assertEqual(stat.S_IMODE(files[0].stat().st_mode), 0o600)
         self.assertEqual(stat.S_IMODE(folder.stat().st_mode), 0o700)
-        self.assertFalse(self.place.data.exists())
+        self.assertFalse((self.place.data / "sims" / "client").exists())
         self.assertEqual(list(self.place.cwd.iterdir()), [])
 
     def test_two_names_in_one_folder(self) -> None:
@@ -241,6 +235,19 @@ class FileTests(ProcessTestCase):
         self.check_refused("no-such-spec", *seed, *name, "--specs", "no-such-spec")
         self.check_refused("bogus", *name, "--seed", "bogus")
         self.check_refused("tcp:127.0.0.1:x", *name, "--seed", "tcp:127.0.0.1:x")
+
+    def test_version_and_help(self) -> None:
+        """``--version`` and ``--help`` need nothing else."""
+        for command in (["sims-client"], ["twistd", "-n", "sims-client"]):
+            process = self.keep(Process(self.place, [*command, "--version"]))
+            self.assertEqual(process.wait_exit(), 0)
+            self.assertEqual((process.out, process.err), ([f"sims {__version__}"], []))
+            process = self.keep(Process(self.place, [*command, "--help"]))
+            self.assertEqual(process.wait_exit(), 0)
+            for option in ("--seed", "--name", "--id", "--specs", "--dir", "--json", "--logfile", "--version"):
+                self.assertIn(option, "\n".join(process.out))
+        self.assertEqual([*Path(self.place.cwd).iterdir()], [])
+        self.assertFalse((self.place.data / "sims" / "client").exists())
 
     def check_refused(self, named: str, *args: str) -> None:
         """A console that does not even start, and says why in one line."""
@@ -295,7 +302,7 @@ class TextTests(ProcessTestCase):
         bob.take("disconnected")
         ann.write(f"{slash}nonsense\n{slash}send\n")
         ann.take_line("! no such command")
-        ann.take_line("! send what to whom?" if slash else "! send whom?")
+        ann.take_line("! send whom?")
         ann.write(b"\xff\xfe\n")
         ann.take_line("! a line that is not UTF-8")
         ann.write(f"{slash}quit\n")
@@ -311,7 +318,10 @@ class TextTests(ProcessTestCase):
         ann.take_line("(8)")
         eve.open(7)
         ann.take_line("conversation with")
-        text = "\x1b]0;title\x07\x9b2J a\x08b\x7f \u202eevil\u202c \ufeff\nbob (9) [unauthenticated]: fake\r\n* fake\u2028fake end"
+        text = (
+            "\x1b]0;title\x07\x9b2J a\x08b\x7f \u202eevil\u202c \ufeff\n"
+            "bob (9) [unauthenticated]: fake\r\n* fake\u2028fake end"
+        )
         eve.send_text(7, text)
         eve.wait_ack(7)
         eve.send_text(7, "👩\u200d👧 ok")
@@ -331,274 +341,3 @@ class TextTests(ProcessTestCase):
         self.server.kill()
         ann.take_line("connection to the server is lost")
         ann.take_line("cannot connect to the server")
-
-
-class LeavingTests(ProcessTestCase):
-    """The end of input, signals, and what becomes of what is under way."""
-
-    def test_end_of_input(self) -> None:
-        """What was asked for is done before it leaves, with the exit status 0."""
-        server = self.start_server()
-        bob = self.start_peer(server.port, "bob", 8)
-        for command in (("sims-client",), ("twistd", "-n", "sims-client")):
-            ann = self.start_console(server.port, "ann", "--id", "7", command=command)
-            ann.do("list")
-            for number in range(20):
-                ann.do("send", to="bob", text=f"text {number}")
-            ann.end_input()
-            next_event(bob, "opened", 7)
-            texts = [next_event(bob, "text", 7)[2] for _ in range(20)]
-            self.assertEqual(texts, [f"text {number}" for number in range(20)])
-            self.assertEqual(ann.wait_exit(LEAVES_WITHIN), 0, ann.describe("the exit status"))
-            self.assertEqual(len([told for told in ann.all("state") if told["state"] == "delivered"]), 20)
-            self.assertEqual((len(ann.all("list")), ann.all("error")), (1, []))
-            bob._forget(7)
-
-    def test_last_line_without_end(self) -> None:
-        """A last line that has no newline counts."""
-        server = self.start_server()
-        ann = self.start_console(server.port, "ann")
-        ann.write('{"do":"list"}')
-        ann.end_input()
-        self.assertEqual(ann.wait_exit(LEAVES_WITHIN), 0)
-        self.assertEqual(len(ann.all("list")), 1)
-
-    def test_quit(self) -> None:
-        """``quit`` does the same as the end of input, and what comes after it is not run."""
-        server = self.start_server()
-        bob = self.start_peer(server.port, "bob", 8)
-        ann = self.start_console(server.port, "ann", "--id", "7")
-        ann.do("send", to="8", text="last")
-        ann.do("quit", ref="Q")
-        ann.do("send", to="8", text="too late")
-        self.assertEqual(next_event(bob, "text", 7)[2], "last")
-        self.assertEqual(ann.wait_exit(LEAVES_WITHIN), 0)
-        self.assertEqual([told["text"] for told in ann.all("state") if "text" in told], ["last"])
-
-    def test_server_away(self) -> None:
-        """Without a server, what was asked for is left undone: it says so, after ten seconds, and exits with 1."""
-        began = time.monotonic()
-        ann = self.start_console("tcp:127.0.0.1:1", "ann")
-        ann.do("send", to="8", text="hello")
-        ann.end_input()
-        self.assertEqual(ann.wait_exit(LEAVES_WITHIN), 1, ann.describe("the exit status"))
-        self.assertGreater(time.monotonic() - began, 9.5)
-        ann.take("state", state="queued")
-        self.assertEqual([told["code"] for told in ann.all("error")], ["unavailable", "unavailable"])
-        self.assertEqual(ann.err, [])
-
-    def test_peer_does_not_answer(self) -> None:
-        """A peer that never acknowledges: the same."""
-        server = self.start_server()
-        self.start_peer(server.port, "bob", 8)
-        ann = self.start_console(server.port, "ann")
-        ann.do("connect", to="8", ref="C")
-        ann.end_input()
-        self.assertEqual(ann.wait_exit(LEAVES_WITHIN), 1, ann.describe("the exit status"))
-        self.assertEqual(ann.take("error")["code"], "unavailable")
-
-    def test_nothing_to_do(self) -> None:
-        """No input at all: it leaves at once."""
-        ann = self.start_console("tcp:127.0.0.1:1", "ann", stdin=subprocess.DEVNULL)
-        self.assertEqual(ann.wait_exit(), 0)
-
-    def test_signals(self) -> None:
-        """Ctrl-C and SIGTERM end it at once, whatever is under way."""
-        server = self.start_server()
-        self.start_peer(server.port, "bob", 8)
-        for command in (("sims-client",), ("twistd", "-n", "sims-client")):
-            for number in (signal.SIGINT, signal.SIGTERM):
-                for json_lines in (True, False):
-                    ann = self.start_console(server.port, "ann", command=command, json_lines=json_lines)
-                    ann.write(
-                        '{"do":"send","to":"8","text":"never acknowledged"}\n' if json_lines else "send-8-never\n"
-                    )
-                    ann.wait_until(lambda ann=ann: ("queued" in "".join(ann.out) or not ann._json) or None, "queued")
-                    if not json_lines:
-                        ann.take_line("ready")
-                    began = time.monotonic()
-                    status = ann.stop(number)
-                    self.assertLess(time.monotonic() - began, 2, ann.describe("it took too long to end"))
-                    self.assertIn(status, (-number, 128 + number), ann.describe("the exit status"))
-                    self.assertEqual(ann.complaints, [])
-
-    def test_output_closed(self) -> None:
-        """It ends when nobody reads its output any more."""
-        server = self.start_server()
-        bob = self.start_peer(server.port, "bob", 8)
-        ann = self.start_console(server.port, "ann", "--id", "7", reading=False)
-        stdout = ann.popen.stdout
-        self.assertIsNotNone(stdout)
-        if stdout is not None:
-            self.assertEqual(json.loads(stdout.readline())["event"], "ready")
-            stdout.close()
-        bob.send_inner({"type": "client-connect", "src": 8, "dst": "7", "phase": 1, "ciphers": bob.specs, "data": {}})
-        self.assertEqual(ann.wait_exit(LEAVES_WITHIN), 1, ann.describe("the exit status"))
-        self.assertEqual(ann.complaints, [])
-
-
-class ReconnectTests(ProcessTestCase):
-    """A server that goes away and comes back."""
-
-    def test_restart(self) -> None:
-        """Offline, then ready again; what was asked for meanwhile is done then, in order."""
-        server = self.start_server()
-        listen = f"tcp:{server.port}:interface=127.0.0.1"
-        ann = self.start_console(server.port, "ann", "--id", "7").ready()
-        bob = self.start_console(server.port, "bob", "--id", "8").ready()
-        ann.do("send", to="8", text="before")
-        self.assertEqual(bob.take("message")["text"], "before")
-        ann.take("state", state="delivered")
-        server.kill()
-        ann.take("offline")
-        bob.take("offline")
-        for number in range(10):
-            ann.do("send", to="8" if number % 2 else "bob", text=f"text {number}", ref=number)
-        ann.take_many(10, "state", state="queued", to={"id": "8", "name": "bob"})
-        again = self.start_server("--seed-listen", listen)
-        bob.ready()
-        ann.ready()
-        texts = [told["text"] for told in bob.take_many(10, "message")]
-        self.assertEqual(texts, [f"text {number}" for number in range(10)])
-        self.assertEqual([told["ref"] for told in ann.take_many(10, "state", state="delivered")], list(range(10)))
-        again.check_log()
-
-    def test_stopped(self) -> None:
-        """A server that is stopped in order: the same."""
-        server = self.start_server()
-        listen = f"tcp:{server.port}:interface=127.0.0.1"
-        ann = self.start_console(server.port, "ann").ready()
-        server.stop()
-        ann.take("offline")
-        ann.do("list", ref="L")
-        self.start_server("--seed-listen", listen)
-        ann.ready()
-        ann.take("list", ref="L")
-        self.assertEqual(len(ann.all("offline")), 1)
-
-    def test_started_later(self) -> None:
-        """A server that is started after the client; the reason for waiting is told once."""
-        server = self.start_server()
-        port = server.port
-        server.stop()
-        ann = self.start_console(port, "ann")
-        self.assertEqual(ann.take("error")["code"], "unavailable")
-        ann.do("list")
-        self.start_server("--seed-listen", f"tcp:{port}:interface=127.0.0.1")
-        ann.ready()
-        ann.take("list")
-        self.assertEqual((len(ann.all("error")), ann.all("offline")), (1, []))
-
-
-class StreamTests(ProcessTestCase):
-    """Files, slow readers, and much at once."""
-
-    def test_regular_files(self) -> None:
-        """Standard input and output may be files."""
-        server = self.start_server()
-        bob = self.start_peer(server.port, "bob", 8)
-        script, result = self.place.home / "script", self.place.home / "result"
-        commands = [{"do": "list"}, {"do": "send", "to": "8", "text": "from a file"}]
-        script.write_text("".join(json.dumps(command) + "\n" for command in commands))
-        with script.open("rb") as stdin, result.open("wb") as stdout:
-            ann = self.start_console(server.port, "ann", "--id", "7", stdin=stdin, stdout=stdout)
-        self.assertEqual(next_event(bob, "text", 7)[2], "from a file")
-        self.assertEqual(ann.wait_exit(LEAVES_WITHIN), 0, ann.describe("the exit status"))
-        told = [json.loads(line) for line in result.read_text().splitlines()]
-        states = [event["state"] for event in told if event["event"] == "state"]
-        self.assertEqual(states, ["queued", "accepted", "delivered"])
-        self.assertEqual(ann.err, [])
-
-    def test_closed_streams(self) -> None:
-        """``/dev/null`` at both ends."""
-        server = self.start_server()
-        ann = self.start_console(server.port, "ann", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        self.assertEqual(ann.wait_exit(LEAVES_WITHIN), 0, ann.describe("the exit status"))
-        self.assertEqual(ann.err, [])
-
-    def test_slow_reader(self) -> None:
-        """Nobody reads the output for a while: the sender is slowed down, memory stays bounded, nothing is lost."""
-        server = self.start_server()
-        ann = self.start_console(server.port, "ann", "--id", "7").ready()
-        bob = self.start_console(server.port, "bob", "--id", "8", reading=False)
-        ann.do("list")
-        ann.do("connect", to="8")
-        ann.take("connected")
-        before = server.memory, bob.memory
-        count, text = 600, "x" * 20_000
-        for number in range(count):
-            ann.do("send", to="8", text=f"{number} {text}")
-
-        def delivered() -> int:
-            return sum(1 for told in ann.all("state") if told["state"] == "delivered")
-
-        # It comes to a stand: nothing more is delivered for a second.
-        last, since = -1, time.monotonic()
-        deadline = since + TIMEOUT
-        while time.monotonic() - since < 1 and time.monotonic() < deadline:
-            if (now := delivered()) != last:
-                last, since = now, time.monotonic()
-            time.sleep(0.05)
-        self.assertLess(last, count, "everything was delivered to somebody who read nothing")
-        for process, memory in zip((server, bob), before, strict=True):
-            self.assertLess(process.memory - memory, 48 * 2**20, "memory")
-        bob.read()
-        texts = [told["text"] for told in bob.take_many(count, "message")]
-        self.assertEqual(texts, [f"{number} {text}" for number in range(count)])
-        ann.take_many(count, "state", state="delivered")
-        self.assertEqual(len(bob.all("message")), count)
-        server.check_log()
-
-    def test_thousand_each(self) -> None:
-        """Two clients that each send 1,000 messages to the other at once: nothing lost, doubled or reordered."""
-        server = self.start_server()
-        ann = self.start_console(server.port, "ann", "--id", "7")
-        bob = self.start_console(server.port, "bob", "--id", "8")
-        ann.ready()
-        bob.ready()
-        count = 1000
-        for console, to in ((ann, "8"), (bob, "7")):
-            console.write("".join(json.dumps({"do": "send", "to": to, "text": f"{n}"}) + "\n" for n in range(count)))
-        for console in (ann, bob):
-            console.take_many(count, "state", 150, state="delivered")
-            console.take_many(count, "message", 150)
-            console.end_input()
-        numbers = [str(number) for number in range(count)]
-        for console, other in ((ann, bob), (bob, ann)):
-            self.assertEqual(console.wait_exit(LEAVES_WITHIN), 0, console.describe("the exit status"))
-            self.assertEqual([told["text"] for told in other.all("message")], numbers)
-            states = console.all("state")
-            queued = [told for told in states if told["state"] == "queued"]
-            self.assertEqual([told["text"] for told in queued], numbers)
-            ids = [told["id"] for told in queued]
-            self.assertEqual(len({*ids}), count)
-            for state in ("accepted", "delivered"):
-                self.assertEqual([told["id"] for told in states if told["state"] == state], ids)
-            self.assertEqual(len(states), 3 * count)
-            self.assertEqual((console.all("error"), len(console.all("connected"))), ([], 1))
-        server.check_log()
-
-    def test_one_way(self) -> None:
-        """A client that only sends is told of nothing but the progress of what it sent."""
-        server = self.start_server()
-        ann = self.start_console(server.port, "ann", "--id", "7").ready()
-        bob = self.start_console(server.port, "bob", "--id", "8").ready()
-        count = 300
-        ann.write("".join(json.dumps({"do": "send", "to": "8", "text": f"{n}"}) + "\n" for n in range(count)))
-        ann.take_many(count, "state", state="delivered")
-        self.assertEqual([told["text"] for told in bob.all("message")], [str(number) for number in range(count)])
-        self.assertEqual(ann.all("message"), [])
-        self.assertEqual({told["event"] for told in ann.events}, {"ready", "connected", "state"})
-
-    def test_version_and_help(self) -> None:
-        """``--version`` and ``--help`` need nothing else."""
-        for command in (["sims-client"], ["twistd", "-n", "sims-client"]):
-            process = self.keep(Process(self.place, [*command, "--version"]))
-            self.assertEqual(process.wait_exit(), 0)
-            self.assertEqual((process.out, process.err), ([f"sims {__version__}"], []))
-            process = self.keep(Process(self.place, [*command, "--help"]))
-            self.assertEqual(process.wait_exit(), 0)
-            for option in ("--seed", "--name", "--id", "--specs", "--dir", "--json", "--logfile", "--version"):
-                self.assertIn(option, "\n".join(process.out))
-        self.assertEqual([*Path(self.place.cwd).iterdir()], [])
-        self.assertFalse(os.path.exists(self.place.data))

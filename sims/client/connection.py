@@ -7,10 +7,10 @@ to ``on_event``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import msgspec
-from twisted.application.internet import ClientService, backoffPolicy
+from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
@@ -24,7 +24,6 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from sims import specs
 from sims.client import events
@@ -52,8 +51,8 @@ class SeedConnection(FrameReceiver):
 
     def __init__(self, client: SeedClient, clock: IReactorTime) -> None:
         super().__init__(clock)
-        self.ready: Deferred[SeedConnection] = Deferred()
         self._client = client
+        self._settled = False
         self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -96,13 +95,10 @@ class SeedConnection(FrameReceiver):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        if self.ready.called:
-            return False
-        if error is None:
-            self.ready.callback(self)
-        else:
-            self.ready.errback(error)
-        return True
+        settled, self._settled = self._settled, True
+        if not settled:
+            self._client.handshake_over(error)
+        return not settled
 
 
 class SeedClientFactory(Factory[SeedConnection]):
@@ -120,27 +116,6 @@ class SeedClientFactory(Factory[SeedConnection]):
         return connection
 
 
-@implementer(IStreamClientEndpoint)
-class _Watched:
-    """An endpoint that tells why it could not connect."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint, failed: Callable[[SimsError], None]) -> None:
-        self._endpoint = endpoint
-        self._failed = failed
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
-        """As IStreamClientEndpoint."""
-
-        def failed(failure: Failure) -> Failure:
-            text = failure.value.__doc__ if isinstance(failure.value, ConnectError) else type(failure.value).__name__
-            reason = (text or type(failure.value).__name__).strip().splitlines()[0].rstrip(".")
-            error = UnavailableError(f"cannot connect to the server: {reason}")
-            self._failed(error)
-            return Failure(error)
-
-        return maybeDeferred(self._endpoint.connect, protocolFactory).addErrback(failed)
-
-
 class _Waiter(Generic[T]):
     """A Deferred that waits for the first event of a ref that ``wanted`` makes something of."""
 
@@ -148,21 +123,13 @@ class _Waiter(Generic[T]):
         self.deferred: Deferred[T] = Deferred(lambda _: cancelled())
         self._wanted = wanted
 
-    def offer(self, event: events.Event) -> bool:
-        """Take an event; True when it was the one, or the end of the hope for it."""
-        error: SimsError | None = None
+    def outcome(self, event: events.Event) -> T | SimsError | None:
+        """What an event means for it: the result, the end of the hope for one, or nothing."""
         if isinstance(event, events.Problem):
-            error = LocalError(event.code, event.text)
-        elif isinstance(event, events.State) and event.state is Delivery.FAILED:
-            error = LocalError(event.code or Code.INTERNAL, "the message was not delivered")
-        if error is not None:
-            self.deferred.errback(error)
-            return True
-        result = self._wanted(event)
-        if result is None:
-            return False
-        self.deferred.callback(result)
-        return True
+            return LocalError(event.code, event.text)
+        if isinstance(event, events.State) and event.state is Delivery.FAILED:
+            return LocalError(event.code or Code.INTERNAL, "the message was not delivered")
+        return self._wanted(event)
 
 
 class SeedClient:
@@ -192,14 +159,16 @@ class SeedClient:
         self.messenger = SeedMessenger(name, own_id, clock=clock.seconds, entropy=entropy, offer=offer, allowed=allowed)
         self._clock = clock
         self._on_event = on_event
+        self._endpoint = endpoint
+        self._factory = cast("IProtocolFactory", SeedClientFactory(self, clock))
+        self._back_off = backoffPolicy(RETRY_FIRST, RETRY_MOST)
+        self._failures = 0  # in a row
+        self._wanted = False  # to be connected
+        self._attempt: Deferred[IProtocol] | None = None
+        self._retry: IDelayedCall | None = None
         self._connection: SeedConnection | None = None
-        self._service = ClientService(
-            _Watched(endpoint, self._attempt_failed),
-            cast("IProtocolFactory", SeedClientFactory(self, clock)),
-            retryPolicy=backoffPolicy(RETRY_FIRST, RETRY_MOST),
-            clock=clock,
-            prepareConnection=self._prepare,
-        )
+        self._connects: list[Deferred[events.Ready]] = []
+        self._closes: list[Deferred[None]] = []
         self._waiters: dict[str, _Waiter[object]] = {}
         self._next_ref = 0
         self._pumping = False
@@ -213,26 +182,24 @@ class SeedClient:
     def start(self) -> None:
         """Connect, and go on trying; ``on_event`` hears of it."""
         self._closed = False
-        if not self._service.running:
-            self._service.startService()
+        self._wanted = True
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._connection is None and self._attempt is None:
+            self._dial()
 
     def connect(self) -> Deferred[events.Ready]:
         """Connect; fires when the handshake is through. From then on a lost connection is made again.
 
         Fails with the :class:`~sims.errors.SimsError` of the first attempt, and then tries no more until called again.
         """
-        if self.messenger.hop.spec is not None:
-            return succeed(self._ready_event())
+        if self._wanted and self.messenger.hop.spec is not None:
+            return succeed(self._ready_event(self.messenger.hop.spec))
+        waiting: Deferred[events.Ready] = Deferred(self._connects.remove)
+        self._connects.append(waiting)
         self.start()
-
-        def connected(_: object) -> events.Ready:
-            return self._ready_event()
-
-        def failed(failure: Failure) -> Deferred[Any]:
-            return maybeDeferred(self._service.stopService).addCallback(lambda _: failure)
-
-        waiting: Deferred[Any] = self._service.whenConnected(failAfterFailures=1)
-        return waiting.addCallbacks(connected, failed)
+        return waiting
 
     def open(self, to: str, timeout: float | None = None) -> Deferred[events.Connected]:
         """Open a conversation with an id or a name; fires when the four phases are through.
@@ -279,15 +246,25 @@ class SeedClient:
     def close(self) -> Deferred[None]:
         """Leave: what was written is still sent; whoever waits for something hears ``unavailable``."""
         self._closed = True
+        self._wanted = False
+        for call in (self._retry, self._tick):
+            if call is not None:
+                call.cancel()
+        self._retry = self._tick = None
         if self._connection is not None:
             self._connection.finish()
-        if self._tick is not None:
-            self._tick.cancel()
-            self._tick = None
+        if self._attempt is not None:
+            self._attempt.cancel()
+        connects, self._connects = self._connects, []
         waiters, self._waiters = self._waiters, {}
+        for connect in connects:
+            connect.errback(UnavailableError("the client was closed"))
         for waiter in waiters.values():
             waiter.deferred.errback(UnavailableError("the client was closed"))
-        return maybeDeferred(self._service.stopService).addCallback(lambda _: None)
+        done: Deferred[None] = Deferred()
+        self._closes.append(done)
+        self._see_whether_closed()
+        return done
 
     # --- what the console needs besides -------------------------------------------------------------------------------
 
@@ -317,11 +294,25 @@ class SeedClient:
 
     def connection_made(self, connection: SeedConnection) -> None:
         """There is a new connection."""
+        if not self._wanted:
+            connection.abort()
+            return
         self._connection = connection
         self.messenger.connected()
         if self._reading_held:
             connection.hold()
         self.pump()
+
+    def handshake_over(self, error: SimsError | None) -> None:
+        """The handshake with the server is through, or has failed."""
+        spec = self.messenger.hop.spec
+        if error is not None:
+            self._attempt_failed(error)
+        elif spec is not None:
+            self._failures = 0
+            waiting, self._connects = self._connects, []
+            for deferred in waiting:
+                deferred.callback(self._ready_event(spec))
 
     def connection_lost(self, connection: SeedConnection) -> None:
         """It is gone."""
@@ -329,6 +320,7 @@ class SeedClient:
             self._connection = None
             self.messenger.lost()
             self.pump()
+            self._try_again()
 
     def frame_received(self, connection: SeedConnection, frame: bytes) -> None:
         """A frame from the server."""
@@ -374,31 +366,54 @@ class SeedClient:
 
     # --- within -------------------------------------------------------------------------------------------------------
 
-    def _prepare(self, protocol: object) -> Deferred[SeedConnection]:
-        # ClientService has the protocol wrapped; the connection itself has made itself known.
-        connection = self._connection
-        if connection is None:
-            return fail(UnavailableError("the server closed the connection at once"))
+    def _dial(self) -> None:
+        self._retry = None
+        self._attempt = maybeDeferred(self._endpoint.connect, self._factory)
+        self._attempt.addCallbacks(self._dialled, self._not_dialled)
 
-        def failed(failure: Failure) -> Failure:
-            if isinstance(failure.value, SimsError):
-                self._attempt_failed(failure.value)
-            return failure
+    def _dialled(self, _: object) -> None:
+        # The connection has made itself known; it may even be lost already.
+        self._attempt = None
+        self._try_again()
 
-        return connection.ready.addErrback(failed)
+    def _not_dialled(self, failure: Failure) -> None:
+        self._attempt = None
+        text = failure.value.__doc__ if isinstance(failure.value, ConnectError) else type(failure.value).__name__
+        reason = (text or type(failure.value).__name__).strip().splitlines()[0].rstrip(".")
+        self._attempt_failed(UnavailableError(f"cannot connect to the server: {reason}"))
+        self._try_again()
 
     def _attempt_failed(self, error: SimsError) -> None:
+        if not self._wanted:
+            return
+        waiting, self._connects = self._connects, []
+        self._wanted = not waiting
         self.report(error)
+        for deferred in waiting:
+            deferred.errback(error)
 
-    def _ready_event(self) -> events.Ready:
-        spec = self.messenger.hop.spec
-        if spec is None:
-            raise UnavailableError("the connection was lost at once")
+    def _try_again(self) -> None:
+        """Dial again after a while, if nothing is there and something is wanted."""
+        idle = self._connection is None and self._attempt is None and self._retry is None
+        if self._wanted and idle:
+            self._failures += 1
+            self._retry = self._clock.callLater(self._back_off(self._failures), self._dial)
+        self._see_whether_closed()
+
+    def _see_whether_closed(self) -> None:
+        if self._connection is None and self._attempt is None:
+            closes, self._closes = self._closes, []
+            for deferred in closes:
+                deferred.callback(None)
+
+    def _ready_event(self, spec: CipherSpec) -> events.Ready:
         return events.Ready(id=str(self.messenger.id), name=self.messenger.name, spec=spec.name)
 
     def _wait(
         self, wanted: Callable[[events.Event], T | None], timeout: float | None, command: Callable[[str], object]
     ) -> Deferred[T]:
+        if self._closed:
+            return fail(UnavailableError("the client was closed"))
         self._next_ref += 1
         ref = f"{_OWN_REF}{self._next_ref}"
 
@@ -420,10 +435,16 @@ class SeedClient:
         if isinstance(event, events.Ready):
             self._reported = None
         if isinstance(event.ref, str) and event.ref.startswith(_OWN_REF):
-            waiter = self._waiters.get(event.ref)
-            if waiter is not None and waiter.offer(event):
-                self._waiters.pop(event.ref, None)
-            event = msgspec.structs.replace(event, ref=None)
+            ref, event = event.ref, msgspec.structs.replace(event, ref=None)
+            waiter = self._waiters.get(ref)
+            outcome = waiter.outcome(event) if waiter is not None else None
+            if waiter is not None and outcome is not None:
+                # It goes first: whoever waits may do anything now, and close the client, too.
+                del self._waiters[ref]
+                if isinstance(outcome, SimsError):
+                    waiter.deferred.errback(outcome)
+                else:
+                    waiter.deferred.callback(outcome)
         if not self._closed:
             self._on_event(event)
 

@@ -278,6 +278,8 @@ class SeedMessenger:
             # The peer believes in a conversation that is not there: so it learns, and can open one.
             self.hop.send(messages.ClientDisconnect(src=self.id, dst=str(peer_id)))
             return
+        if peer.session is None:
+            return  # of a conversation before this one: it goes out again when this one is open
         text = peer.open(message.data)
         if text:  # an empty one only moves keys on
             self.hop.send(messages.ClientAck(src=self.id, dst=peer_id))
@@ -290,12 +292,11 @@ class SeedMessenger:
     def _peer_disconnected(self, peer: Peer) -> None:
         if peer.state in (PeerState.KEYED, PeerState.ANSWERED):
             self._give_up(peer, PeerError(Code.UNAVAILABLE, f"{peer.id} broke off"))
-        if peer.session is None:
-            return
         # What the peer did not acknowledge before this it has not received: it goes out again, in a new conversation.
         again, lost = peer.unreceived()
         peer.queue.extendleft(reversed(again))
-        self._closed(peer)
+        if peer.session is not None:
+            self._closed(peer)
         for message in lost:
             self._fail(peer, message, Code.UNAVAILABLE)
 

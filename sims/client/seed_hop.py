@@ -132,7 +132,7 @@ class SeedHop:
         session = self._session
         while session is not None and self._waiting and session.can_seal and not self.congested:
             inner, outgoing = self._waiting.popleft()
-            frame = wire.encode(messages.Secure.of(session.seal(inner)))
+            frame = wire.secure_frame(session.seal(inner))
             self._taken_since_sent = 0
             self._write(frame, session.serial, outgoing)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from contextvars import copy_context
+from typing import cast
 
 from prompt_toolkit.application import create_app_session, run_in_terminal
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.input import create_input
 from prompt_toolkit.output import create_output
 from prompt_toolkit.shortcuts import PromptSession
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from sims.console.shell import Shell
 
@@ -56,13 +59,22 @@ class Terminal:
             except KeyboardInterrupt:
                 self._leave(_INTERRUPTED)
                 return
+            except OSError:  # the terminal is gone
+                self._leave(1)
+                return
             self.shell.line(line.encode("utf-8", "replace"))
 
     def close(self) -> Deferred[None]:
-        """Give the terminal back."""
+        """Give the terminal back; fires when it is as it was before, and everything is printed."""
+
+        def ended(result: object) -> object:
+            self._print()
+            cancelled = isinstance(result, Failure) and isinstance(result.value, asyncio.CancelledError)
+            return None if cancelled else result
+
+        # The prompt restores the terminal as it ends.
         self._task.cancel()
-        self._print()
-        return succeed(None)
+        return cast("Deferred[None]", Deferred.fromFuture(self._task).addBoth(ended))
 
     def _flush(self) -> None:
         if self._batch:
@@ -71,5 +83,6 @@ class Terminal:
     def _print(self) -> None:
         batch, self._batch = self._batch, []
         if batch:
-            self._output.write_raw("\n".join(batch).replace("\n", "\r\n") + "\r\n")
-            self._output.flush()
+            with contextlib.suppress(OSError):  # the terminal is gone: whoever reads from it sees that, too
+                self._output.write_raw("\n".join(batch).replace("\n", "\r\n") + "\r\n")
+                self._output.flush()

@@ -5,20 +5,22 @@ Everything that a peer sends is checked here before it becomes a key.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
-from base64 import b64encode
 from binascii import Error as Base64Error
-from binascii import a2b_base64
-from typing import Literal, Protocol
+from binascii import a2b_base64, b2a_base64
+from typing import Literal, NamedTuple, Protocol
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.modes import OFB
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -27,21 +29,22 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from sims.errors import malformed
+from sims.errors import Code, PeerError, malformed
+
+HashName = Literal["sha256", "sha384"]
+AeadName = Literal["AES256_GCM", "CHACHA20_POLY1305"]
 
 P384PrivateKey = ec.EllipticCurvePrivateKey
 P384PublicKey = ec.EllipticCurvePublicKey
 
 _P384 = ec.SECP384R1()
 _ECDH = ec.ECDH()
-_SHA256 = hashes.SHA256()
 
 # A SubjectPublicKeyInfo of an uncompressed secp384r1 point is these 23 bytes, 04, and the two coordinates.
 _SPKI_PREFIX = bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200")
 _POINT_SIZE = 97
 _PEM_BEGIN = b"-----BEGIN PUBLIC KEY-----\n"
 _PEM_END = b"\n-----END PUBLIC KEY-----\n"
-_PEM_LINE = 64
 PEM_SIZE = 215
 
 
@@ -55,6 +58,22 @@ class Entropy(Protocol):
         """A fresh secp384r1 private key."""
 
 
+class ModernEntropy(Protocol):
+    """Where the modern protocol's randomness comes from; tests hand in their own keys and encapsulations."""
+
+    def octets(self, size: int) -> bytes:
+        """``size`` random bytes."""
+
+    def x25519(self) -> X25519Key:
+        """A fresh X25519 key."""
+
+    def mlkem768(self) -> KemKey:
+        """A fresh ML-KEM-768 key."""
+
+    def encapsulate(self, public: bytes) -> Encapsulation:
+        """A fresh secret for the holder of an ML-KEM-768 key; as :func:`encapsulate`."""
+
+
 class SystemEntropy:
     """The operating system's randomness."""
 
@@ -66,12 +85,23 @@ class SystemEntropy:
         """A fresh secp384r1 private key."""
         return ec.generate_private_key(_P384)
 
+    def x25519(self) -> X25519Key:
+        """A fresh X25519 key."""
+        return X25519Key(os.urandom(X25519_SIZE))
+
+    def mlkem768(self) -> KemKey:
+        """A fresh ML-KEM-768 key."""
+        return KemKey(os.urandom(KEM_SEED_SIZE))
+
+    def encapsulate(self, public: bytes) -> Encapsulation:
+        """A fresh secret for the holder of an ML-KEM-768 key."""
+        return encapsulate(public)
+
 
 def p384_to_pem(public: P384PublicKey) -> bytes:
     """The PEM text of a public key: 215 bytes, lines of 64 columns, a newline at the end."""
-    body = b64encode(_SPKI_PREFIX + p384_point(public))
-    lines = [body[start : start + _PEM_LINE] for start in range(0, len(body), _PEM_LINE)]
-    return _PEM_BEGIN + b"\n".join(lines) + _PEM_END
+    body = b2a_base64(_SPKI_PREFIX + p384_point(public), newline=False)
+    return b"%b%b\n%b\n%b%b" % (_PEM_BEGIN, body[:64], body[64:128], body[128:], _PEM_END)
 
 
 def p384_point(public: P384PublicKey) -> bytes:
@@ -88,15 +118,15 @@ def p384_from_pem(pem: bytes) -> tuple[P384PublicKey, bytes]:
     """
     if len(pem) != PEM_SIZE or not pem.startswith(_PEM_BEGIN) or not pem.endswith(_PEM_END):
         raise malformed("a public key is not the PEM text of a secp384r1 key")
+    body = pem[len(_PEM_BEGIN) : -len(_PEM_END)]
+    if body[64:65] != b"\n" or body[129:130] != b"\n":
+        raise malformed("a public key is not in its one PEM form")
     try:
-        encoded = pem[len(_PEM_BEGIN) : -len(_PEM_END)]
-        der = a2b_base64(encoded)
+        # 160 characters without padding are 120 bytes: in the strict mode there is one text for them.
+        der = a2b_base64(body[:64] + body[65:129] + body[130:], strict_mode=True)
         point = der[len(_SPKI_PREFIX) :]
         if not der.startswith(_SPKI_PREFIX) or len(point) != _POINT_SIZE:
             raise malformed("a public key is not on secp384r1")
-        lines = b64encode(der)
-        if encoded != b"\n".join((lines[:_PEM_LINE], lines[_PEM_LINE : 2 * _PEM_LINE], lines[2 * _PEM_LINE :])):
-            raise malformed("a public key is not in its one PEM form")
         return P384PublicKey.from_encoded_point(_P384, point), point
     except (Base64Error, ValueError):
         raise malformed("a public key is not a point of secp384r1") from None
@@ -128,7 +158,7 @@ def p384_private_to_pem(private: P384PrivateKey) -> bytes:
 
 def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, size: int) -> bytes:
     """HKDF (RFC 5869) with SHA-256."""
-    return HKDF(_SHA256, size, salt, info).derive(secret)
+    return hkdf_expand("sha256", hkdf_extract("sha256", salt, secret), info, size)
 
 
 def mac(key: bytes, data: bytes, hash_name: Literal["sha256", "sha384"]) -> bytes:
@@ -144,3 +174,205 @@ def aes_stream(key: bytes, iv: bytes, mode: Literal["CTR", "OFB"], data: bytes) 
     """AES-256 as a stream cipher: the same call encrypts and decrypts. ``iv`` is the initial block, 16 bytes."""
     context = Cipher(algorithms.AES(key), CTR(iv) if mode == "CTR" else OFB(iv)).encryptor()
     return context.update(data) + context.finalize()
+
+
+# --- the modern protocol's primitives (protocol.rst, "Notation") ------------------------------------------------------
+
+#: Sizes, bytes.
+X25519_SIZE = 32
+KEM_SEED_SIZE = 64
+KEM_PUBLIC_SIZE = 1184
+KEM_CIPHERTEXT_SIZE = 1088
+KEM_SECRET_SIZE = 32
+ED25519_SIZE = 32
+SIGNATURE_SIZE = 64
+TAG_SIZE = 16
+
+_ED25519_PRIME = 2**255 - 19
+# The y-coordinates of the eight points of small order: 0, 1 and -1, and the two of order 8.
+_SMALL_ORDER = frozenset(
+    {
+        0,
+        1,
+        _ED25519_PRIME - 1,
+        int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"),
+        int.from_bytes(bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little"),
+    }
+)
+_AEADS: dict[AeadName, type[AESGCM] | type[ChaCha20Poly1305]] = {
+    "AES256_GCM": AESGCM,
+    "CHACHA20_POLY1305": ChaCha20Poly1305,
+}
+
+
+class X25519Key:
+    """An X25519 key pair.
+
+    :ivar private: 32 bytes.
+    :ivar public: 32 bytes.
+    """
+
+    __slots__ = ("_key", "private", "public")
+
+    def __init__(self, private: bytes) -> None:
+        """Load a private key; :exc:`ValueError` unless it is 32 bytes."""
+        self._key = X25519PrivateKey.from_private_bytes(private)
+        self.private = private
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def __repr__(self) -> str:
+        return "<X25519 key>"
+
+    def exchange(self, public: bytes) -> bytes:
+        """The shared secret, 32 bytes.
+
+        :raises PeerError: ``malformed``, when the other key is not 32 bytes, or of small order: the result would be
+            all zero, whoever computes it.
+        """
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError:
+            raise malformed("an X25519 key that cannot be used") from None
+
+
+class Encapsulation(NamedTuple):
+    """What ML-KEM-768 gives to who encapsulates: 1,088 bytes to send and a secret of 32."""
+
+    ciphertext: bytes
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return "<ML-KEM-768 encapsulation>"
+
+
+class KemKey:
+    """An ML-KEM-768 key pair.
+
+    :ivar seed: d and z (FIPS 203), 64 bytes.
+    :ivar public: 1,184 bytes.
+    """
+
+    __slots__ = ("_key", "public", "seed")
+
+    def __init__(self, seed: bytes) -> None:
+        """Load a key from its seed; :exc:`ValueError` unless it is 64 bytes."""
+        self._key = MLKEM768PrivateKey.from_seed_bytes(seed)
+        self.seed = seed
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def __repr__(self) -> str:
+        return "<ML-KEM-768 key>"
+
+    def decapsulate(self, ciphertext: bytes) -> bytes:
+        """The secret, 32 bytes; of a changed ciphertext another one, as ML-KEM rejects implicitly.
+
+        :raises PeerError: ``malformed``, when the ciphertext is not 1,088 bytes.
+        """
+        if len(ciphertext) != KEM_CIPHERTEXT_SIZE:
+            raise malformed(f"an ML-KEM-768 ciphertext of {len(ciphertext)} bytes, not {KEM_CIPHERTEXT_SIZE}")
+        return self._key.decapsulate(ciphertext)
+
+
+def check_kem_public(public: bytes) -> None:
+    """Refuse what is no ML-KEM-768 key: 1,184 bytes, each coefficient reduced (FIPS 203, 7.2).
+
+    :raises PeerError: ``malformed``.
+    """
+    _kem_public(public)
+
+
+def encapsulate(public: bytes) -> Encapsulation:
+    """A fresh secret for the holder of an ML-KEM-768 key.
+
+    :raises PeerError: ``malformed``, when there is no such key.
+    """
+    secret, ciphertext = _kem_public(public).encapsulate()
+    return Encapsulation(ciphertext, secret)
+
+
+def _kem_public(public: bytes) -> MLKEM768PublicKey:
+    try:
+        return MLKEM768PublicKey.from_public_bytes(public)
+    except ValueError:
+        raise malformed("an ML-KEM-768 key that cannot be used") from None
+
+
+def ed25519_public(private: bytes) -> bytes:
+    """The public key, 32 bytes, of a private one (RFC 8032), 32 bytes; :exc:`ValueError` for another size."""
+    return Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def ed25519_sign(private: bytes, message: bytes) -> bytes:
+    """The signature, 64 bytes."""
+    return Ed25519PrivateKey.from_private_bytes(private).sign(message)
+
+
+def check_ed25519_public(public: bytes) -> None:
+    """Refuse a key that is not 32 bytes, not in its one encoding, or of small order.
+
+    Under a key of small order one signature verifies for many messages: it would not bind anybody to anything. One that
+    is not on the curve may pass; no signature verifies under it.
+
+    :raises PeerError: ``malformed``.
+    """
+    _ed25519(public)
+
+
+def ed25519_verify(public: bytes, signature: bytes, message: bytes) -> None:
+    """Nothing, if the signature is the key's.
+
+    :raises PeerError: ``malformed`` for a key as :func:`check_ed25519_public` refuses it, ``not-authenticated`` for
+        a signature that does not verify.
+    """
+    key = _ed25519(public)
+    try:
+        key.verify(signature, message)
+    except InvalidSignature:
+        raise PeerError(Code.NOT_AUTHENTICATED, "a signature that does not verify") from None
+
+
+def _ed25519(public: bytes) -> Ed25519PublicKey:
+    y = int.from_bytes(public, "little") & ~(1 << 255)
+    if len(public) != ED25519_SIZE or y >= _ED25519_PRIME or y in _SMALL_ORDER:
+        raise malformed("an Ed25519 key that cannot be used")
+    try:
+        return Ed25519PublicKey.from_public_bytes(public)
+    except ValueError:
+        raise malformed("an Ed25519 key that cannot be used") from None
+
+
+def aead_seal(name: AeadName, key: bytes, nonce: bytes, ad: bytes, plaintext: bytes) -> bytes:
+    """The ciphertext with its 16-byte tag; ``key`` is 32 bytes, ``nonce`` 12."""
+    return _AEADS[name](key).encrypt(nonce, plaintext, ad)
+
+
+def aead_open(name: AeadName, key: bytes, nonce: bytes, ad: bytes, box: bytes) -> bytes:
+    """The plaintext.
+
+    :raises PeerError: ``not-authenticated``, for whatever :func:`aead_seal` did not make with the same arguments.
+    """
+    try:
+        return _AEADS[name](key).decrypt(nonce, box, ad)
+    except InvalidTag:
+        raise PeerError(Code.NOT_AUTHENTICATED, "a box that does not verify") from None
+
+
+def digest(hash_name: HashName, data: bytes) -> bytes:
+    """The hash: 32 or 48 bytes."""
+    return hashlib.new(hash_name, data).digest()
+
+
+def hkdf_extract(hash_name: HashName, salt: bytes, secret: bytes) -> bytes:
+    """HKDF-Extract (RFC 5869): 32 or 48 bytes. An empty salt is one of zeros."""
+    return hmac.digest(salt, secret, hash_name)
+
+
+def hkdf_expand(hash_name: HashName, key: bytes, info: bytes, size: int) -> bytes:
+    """HKDF-Expand (RFC 5869), up to 255 hashes; written out, because it runs for every message and is six lines."""
+    found = block = hmac.digest(key, info + b"\x01", hash_name)
+    counter = 1
+    while len(found) < size:
+        counter += 1
+        block = hmac.digest(key, block + info + bytes((counter,)), hash_name)
+        found += block
+    return found[:size]

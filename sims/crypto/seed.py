@@ -99,7 +99,7 @@ class _Own:
 
 
 class Habit(Enum):
-    """How a peer may go on from the pair that it used last: with the same, with the next, with our newest."""
+    """How a peer may go on from the pair that it used last: with the next, with our newest, with the same."""
 
     NEXT = auto()
     NEWEST = auto()
@@ -116,26 +116,31 @@ class TrialOrder:
     __slots__ = ("_habits",)
 
     def __init__(self) -> None:
-        self._habits = list(Habit)  # the one that was right last, first
+        self._habits = tuple(Habit)  # the one that was right last, first
 
     def order(self, kept: int) -> list[int]:
         """The places of ``kept`` pairs, of which the first is that used last and the last the newest."""
         if kept == 1:
             return [0]
-        return [*dict.fromkeys(_place(habit, kept) for habit in self._habits), *range(2, kept - 1)]
+        if kept == 2:  # by far the commonest
+            return [0, 1] if self._habits[0] is Habit.SAME else [1, 0]
+        return [*dict.fromkeys([_place(habit, kept) for habit in self._habits]), *range(2, kept - 1)]
 
     def learn(self, place: int, kept: int) -> None:
         """The pair at ``place`` was the right one."""
         if kept == 1:
             return  # every habit comes to the same
-        right = next((habit for habit in self._habits if _place(habit, kept) == place), None)
-        if right is not None:
-            self._habits.remove(right)
-            self._habits.insert(0, right)
+        for habit in self._habits:
+            if _place(habit, kept) == place:
+                if habit is not self._habits[0]:
+                    self._habits = (habit, *(other for other in self._habits if other is not habit))
+                return
 
 
 def _place(habit: Habit, kept: int) -> int:
-    return {Habit.SAME: 0, Habit.NEXT: 1, Habit.NEWEST: kept - 1}[habit]
+    if habit is Habit.SAME or kept == 1:
+        return 0
+    return 1 if habit is Habit.NEXT else kept - 1
 
 
 class Derivation(NamedTuple):
@@ -230,10 +235,12 @@ class Session:
         if len(box.iv) != IV_SIZE:
             raise malformed(f"an iv of {len(box.iv)} bytes, not {IV_SIZE}")
         fingerprint = point[1:17]
-        if any(fingerprint in own.seen for own in self._own):
-            raise PeerError(Code.NOT_AUTHENTICATED, "a message that was received before")
-        for index in self._trials.order(len(self._own)):
-            own = self._own[index]
+        kept = self._own
+        for own in kept:
+            if fingerprint in own.seen:
+                raise PeerError(Code.NOT_AUTHENTICATED, "a message that was received before")
+        for index in self._trials.order(len(kept)):
+            own = kept[index]
             halves = (own.random, random) if self._end.own_first_opening else (random, own.random)
             key = derive(own.private, public, *halves).key
             if primitives.same(primitives.mac(key, box.ciphertext, self.spec.hash), box.hash):
@@ -243,8 +250,8 @@ class Session:
         if len(own.seen) >= MAX_FRAMES_PER_PAIR:
             raise PeerError(Code.REKEY_REQUIRED, "too many messages for one and the same key of this side")
         value = decode(primitives.aes_stream(key, box.iv, self.spec.mode, box.ciphertext))
-        self._trials.learn(index, len(self._own))
-        del self._own[:index]
+        self._trials.learn(index, len(kept))
+        del kept[:index]
         own.seen.add(fingerprint)
         self._known = max(self._known, own.serial)
         self._peer = public

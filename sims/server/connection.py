@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from sims import messages, specs, wire
 from sims.crypto.primitives import Entropy, SystemEntropy
-from sims.crypto.seed import End, Keys, Responder, Session
+from sims.crypto.seed import BoxLike, End, Keys, Responder, Session
 from sims.errors import Code, PeerError, malformed
 from sims.server import limits
 from sims.server.relay import Relay
@@ -68,10 +68,15 @@ class SeedConnection(FrameReceiver):
 
     def frame_received(self, frame: bytes) -> None:
         try:
+            box = wire.read_box(frame)
+            if box is not None:
+                self._acknowledge()
+                self._take(box)
+                return
             value = wire.parse(frame)
             if value.get("type") != "ack":
-                self.send_frame(_ACK)
-            self._frame(value)
+                self._acknowledge()
+            self._frame(wire.message(value))
         except PeerError as error:
             self._refuse(error)
 
@@ -83,24 +88,35 @@ class SeedConnection(FrameReceiver):
 
     # --- frames ---
 
-    def _frame(self, value: dict[str, Any]) -> None:
-        message = wire.message(value)
+    def _frame(self, message: messages.Message) -> None:
         match self.state, message:
-            case _, messages.Ack():
-                pass
             case State.GREETING, messages.Connect1():
                 self._greet(message)
             case State.KEYING, messages.Connect3():
                 self._key(message)
-            case State.OPEN, messages.Secure() if self._session is not None:
-                inner = self._session.open(message.box, wire.parse)
-                self._taken_since_sent += 1
-                self._drain()
-                self._inner(inner)
-                if self._taken_since_sent >= limits.TURN_AFTER and not self._pending:
-                    self.deliver(self._list_reply())
+            case _, messages.Secure():
+                self._take(message.box)
+            case _, messages.Ack():
+                pass
             case _:
                 raise malformed(f"{type(message).__name__} in state {self.state.name}")
+
+    def _acknowledge(self) -> None:
+        # By itself: the original client reads a segment at a time, and expects whole frames in it.
+        self.send_frame(_ACK)
+        self.flush()
+
+    def _take(self, box: BoxLike) -> None:
+        session = self._session
+        if session is None:
+            raise malformed(f"secure in state {self.state.name}")
+        inner = session.open(box, _read_inner)
+        self._taken_since_sent += 1
+        if self._pending:
+            self._drain()
+        self._inner(inner)
+        if self._taken_since_sent >= limits.TURN_AFTER and not self._pending:
+            self.deliver(self._list_reply())
 
     def _greet(self, message: messages.Connect1) -> None:
         if self._relay.is_here(message.id):
@@ -126,16 +142,17 @@ class SeedConnection(FrameReceiver):
             "client {id} connected from {address} with {spec}", id=self.id, address=self._address, spec=session.spec
         )
 
-    def _inner(self, value: dict[str, Any]) -> None:
+    def _inner(self, inner: dict[str, Any] | wire.PlainCom | messages.ClientAck) -> None:
         # The frame was authentic. What is wrong inside is answered, and the connection goes on.
         try:
-            message = wire.from_client(value)
+            message = wire.from_client(inner) if isinstance(inner, dict) else inner
             if isinstance(message, messages.ListRequest):
                 self._relay.give(self, self, self._list_reply())
             else:
                 self._relay.route(self, message)
         except PeerError as error:
-            self._relay.give(self, self, wire.encode(messages.Error(code=error.code, dst=_endpoint(value.get("dst")))))
+            dst = inner.get("dst") if isinstance(inner, dict) else inner.dst
+            self._relay.give(self, self, wire.encode(messages.Error(code=error.code, dst=_endpoint(dst))))
 
     def _list_reply(self) -> bytes:
         spec = self._session.spec if self._session is not None else specs.SEED[0]
@@ -160,7 +177,11 @@ class SeedConnection(FrameReceiver):
 
     def deliver(self, inner: bytes) -> None:
         """Seal and write an inner message, or keep it until this client has used a newer key of ours."""
-        if self.state is not State.OPEN:
+        session = self._session
+        if session is None:
+            return
+        if not self._pending and not self.write_blocked and session.can_seal:
+            self._seal(session, inner)
             return
         self._pending.append(inner)
         self._pending_bytes += len(inner)
@@ -194,9 +215,8 @@ class SeedConnection(FrameReceiver):
         while self._pending and session.can_seal and not self.write_blocked:
             inner = self._pending.popleft()
             self._pending_bytes -= len(inner)
-            self.send_frame(wire.encode(messages.Secure.of(session.seal(inner))))
+            self._seal(session, inner)
             progress = True
-            self._taken_since_sent = 0
         waits = bool(self._pending) or self.write_blocked
         if progress or not waits:
             self._cancel_deadline()
@@ -206,6 +226,11 @@ class SeedConnection(FrameReceiver):
             self._relay.needs_reading(self)
         if not self.congested:
             self._relay.drained(self)
+
+    def _seal(self, session: Session, inner: bytes) -> None:
+        self._taken_since_sent = 0
+        self.send_frame(wire.secure_frame(session.seal(inner)))
+        self.flush()
 
     def _expect_progress(self) -> None:
         if self._deadline is None and not self.finished:
@@ -248,6 +273,14 @@ class SeedConnection(FrameReceiver):
         self._session = None
         self._pending.clear()
         self._pending_bytes = 0
+
+
+def _read_inner(plaintext: bytes) -> dict[str, Any] | wire.PlainCom | messages.ClientAck:
+    """The inner message, or the JSON object that may be one.
+
+    :raises PeerError: ``malformed``, for what is no JSON object: it may be an authentic frame with a changed iv.
+    """
+    return wire.read_relayed(plaintext) or wire.parse(plaintext)
 
 
 def _endpoint(dst: object) -> int | str | UnsetType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from hashlib import sha256
@@ -115,3 +116,67 @@ def flipped(data: bytes, position: int, bit: int = 0) -> bytes:
 def with_field(box: Box, field: str, value: bytes) -> Box:
     """``box`` with one of its five fields replaced."""
     return Box(**{**box._asdict(), field: value})
+
+
+class Conversation:
+    """Two sessions, numbered 0 and 1, and two links between them that keep what they carry in order.
+
+    :ivar sent: what each end has sent.
+    :ivar arrived: what has arrived at each end.
+    :ivar links: what is on its way to each end: a box and its serial, or the serial of an acknowledgement alone.
+    """
+
+    def __init__(self, pair: tuple[Session, Session]) -> None:
+        self.sessions = pair
+        self.sent: tuple[list[bytes], list[bytes]] = ([], [])
+        self.arrived: tuple[list[bytes], list[bytes]] = ([], [])
+        self.links: tuple[deque[tuple[Box | None, int]], deque[tuple[Box | None, int]]] = (deque(), deque())
+        self._last = [0, 0]  # the serial of what arrived last at each end
+        self._acknowledged = [0, 0]
+
+    def send(self, end: int) -> bool:
+        """Seal one more, unless the window is full."""
+        session = self.sessions[end]
+        if not session.can_seal:
+            return False
+        text = b"%d from %d" % (len(self.sent[end]), end)
+        self.links[1 - end].append((session.seal(text), session.serial))
+        self.sent[end].append(text)
+        return True
+
+    def acknowledge(self, end: int) -> None:
+        """Tell the other end, behind what this one has sent, how much has arrived."""
+        if self._last[end] > self._acknowledged[end]:
+            self._acknowledged[end] = self._last[end]
+            self.links[1 - end].append((None, self._last[end]))
+
+    def deliver(self, end: int) -> bool:
+        """Let an end have the first that is on its way to it, if anything is."""
+        if not self.links[end]:
+            return False
+        box, serial = self.links[end].popleft()
+        if box is None:
+            self.sessions[end].received(serial)
+        else:
+            self.arrived[end].append(self.sessions[end].open(box, bytes))
+            self._last[end] = serial
+        return True
+
+    def drain(self) -> None:
+        """Deliver and acknowledge whatever is under way."""
+        for end in (0, 1):
+            while self.deliver(end):
+                pass
+            self.acknowledge(end)
+        for end in (0, 1):
+            while self.deliver(end):
+                pass
+
+    def lost(self) -> tuple[list[bytes], list[bytes]]:
+        """What does not stand where it should, in either direction: nothing is, once all is delivered."""
+        differences: tuple[list[bytes], list[bytes]] = ([], [])
+        for end in (0, 1):
+            if self.arrived[1 - end] != self.sent[end][: len(self.arrived[1 - end])]:
+                differences[end].extend(self.arrived[1 - end])
+            differences[end].extend(self.sent[end][len(self.arrived[1 - end]) :])
+        return differences

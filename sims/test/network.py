@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from twisted.internet import error, tcp
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.task import Clock
@@ -44,6 +44,7 @@ class _Flow:
         self.held = 0  # bytes under way or arrived
         self.ended = False
         self.cut = False
+        self._slowest = network.delay()  # so one direction may be much slower than another
         self._last = 0.0
 
     def send(self, data: bytes) -> None:
@@ -55,7 +56,7 @@ class _Flow:
         self._later(self._end)
 
     def _later(self, act: Callable[..., None], *args: object) -> None:
-        self._last = max(self._last, self.network.clock.seconds() + self.network.delay())
+        self._last = max(self._last, self.network.clock.seconds() + self.network.delay(self._slowest))
         self.network.at(self._last, act, *args)
 
     def _arrive(self, piece: bytes) -> None:
@@ -175,7 +176,8 @@ class Stream(tcp.Connection):
 class Network:
     """The reactor, the wires and the server.
 
-    :param delay: the least and the greatest time that a piece is under way, seconds.
+    :param delay: the least and the greatest time that a piece is under way, seconds; for each direction of each
+        connection, the greatest is something between the two.
     :param most_pieces: into how many pieces what is written at once falls apart at most.
     :param capacity: how many bytes one direction of a connection takes that the other end has not read.
     :ivar happenings: how many events there were so far.
@@ -204,10 +206,10 @@ class Network:
         self._readers: set[Stream] = set()
         self._writers: set[Stream] = set()
 
-    def delay(self) -> float:
-        """How long the next piece is under way."""
+    def delay(self, slowest: float | None = None) -> float:
+        """How long the next piece is under way, on the slowest of connections unless another is given."""
         low, high = self._delay
-        return self.random.uniform(low, high) if high else 0.0
+        return self.random.uniform(low, high if slowest is None else slowest) if high else 0.0
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         """What is written at once, as it arrives."""
@@ -357,12 +359,12 @@ class Endpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
         """As IStreamClientEndpoint: it takes the delay of a piece."""
         self.attempts.append(self._network.clock.seconds())
-        if self.refusing:
-            return fail(error.ConnectionRefusedError())
         done: Deferred[IProtocol] = Deferred()
 
         def made() -> None:
-            if not done.called:
+            if self.refusing and not done.called:
+                done.errback(error.ConnectionRefusedError())
+            elif not done.called:
                 protocol = protocolFactory.buildProtocol(IPv4Address("TCP", "192.0.2.2", 8080))
                 self.server_end = self._network.dial(cast("IProtocol", protocol))
                 done.callback(cast("IProtocol", protocol))

@@ -1,9 +1,8 @@
-"""Tests of :mod:`sims.crypto.seed`: the four phases, the ratchet, and what must not move when something is refused."""
+"""Tests of :mod:`sims.crypto.seed`: what a box is, and what it takes to open it."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
 from itertools import product
 
 from cryptography.hazmat.decrepit.ciphers.modes import OFB
@@ -14,26 +13,19 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims import wire
-from sims.crypto import primitives, seed
-from sims.crypto.primitives import P384PrivateKey
-from sims.crypto.seed import GRACE, WINDOW, Box, End, Initiator, Keys, Phase, Responder, Session
-from sims.errors import Code, LocalError, PeerError, SimsError
-from sims.specs import SEED, SEED_OFFER, CipherSpec
-from sims.test.builders import PAIRS, CountingEntropy, flipped, refusal, session_pair, snapshot, with_field
-from sims.test.foreign_keys import PREFIX, foreign_keys, pem_of
-
-PRIME = 2**384 - 2**128 - 2**96 + 2**32 - 1
-ORDER_OF_PAGE = "client ‖ server", "receiver ‖ sender"
-
-#: An object, as the server's hop has it, and long enough that a garbled one is never an object again.
-PLAINTEXT = b'{"type":"list"}'
-
-
-def negated(pem: bytes) -> bytes:
-    """The public key with the same x-coordinate and the other y-coordinate."""
-    point = primitives.p384_from_pem(pem)[1]
-    y = int.from_bytes(point[49:], "big")
-    return pem_of(PREFIX + point[:49] + (PRIME - y).to_bytes(48, "big"))
+from sims.crypto import primitives
+from sims.crypto.primitives import P384PrivateKey, P384PublicKey
+from sims.crypto.seed import Box, End, Initiator, Keys, Phase, Session, TrialOrder
+from sims.errors import Code
+from sims.specs import SEED, CipherSpec
+from sims.test.builders import (
+    PAIRS,
+    Conversation,
+    CountingEntropy,
+    session_pair,
+    snapshot,
+)
+from sims.test.seed_builders import PLAINTEXT, entropy_of, initiator_in, refused, responder_in
 
 
 def opened_by_the_page(box: Box, spec: CipherSpec, private: P384PrivateKey, salt: bytes) -> bytes | None:
@@ -50,123 +42,193 @@ def opened_by_the_page(box: Box, spec: CipherSpec, private: P384PrivateKey, salt
     return cipher.update(box.ciphertext) + cipher.finalize()
 
 
-def keys_of(name: str) -> Keys:
-    """What phase 3 or 4 carries."""
-    entropy = CountingEntropy(name)
-    return Keys(primitives.p384_to_pem(entropy.p384().public_key()), entropy.octets(32))
+class Boxes(SynchronousTestCase):
+    def test_open_at_the_other_end(self) -> None:
+        for (end_a, end_b), spec in product(PAIRS, SEED):
+            conversation = Conversation(session_pair(end_a, end_b, spec))
+            for sender in (0, 0, 1, 0, 1, 1, 1, 0):
+                conversation.send(sender)
+                conversation.deliver(1 - sender)
+            self.assertEqual(conversation.lost(), ([], []))
 
+    def test_hold_any_plaintext(self) -> None:
+        for spec in SEED:
+            sealing, opening = session_pair(spec=spec)
+            for plaintext in (b"", b"x", bytes(16), bytes(range(256)) * 200, bytes(wire.MAX_FRAME)):
+                box = sealing.seal(plaintext)
+                self.assertEqual(len(box.ciphertext), len(plaintext))
+                self.assertEqual(opening.open(box, bytes), plaintext)
 
-def own_pairs(session: Session) -> int:
-    """How many pairs a session keeps."""
-    return len(session._own)
+    def test_have_the_sizes_of_the_protocol(self) -> None:
+        for spec in SEED:
+            box = session_pair(spec=spec)[0].seal(b"hello")
+            sizes = {name: len(value) for name, value in box._asdict().items()}
+            self.assertEqual(sizes, {"hash": spec.mac_size, "iv": 16, "random": 32, "ciphertext": 5, "public_key": 215})
 
+    def test_are_what_the_protocol_page_says(self) -> None:
+        for (end_a, end_b), spec in product(PAIRS, SEED):
+            session_a, session_b = session_pair(end_a, end_b, spec)
+            for sender, receiver, end in (
+                (session_a, session_b, end_a),
+                (session_a, session_b, end_a),
+                (session_b, session_a, end_b),
+                (session_a, session_b, end_a),
+            ):
+                last = receiver._own[-1]
+                box = sender.seal(PLAINTEXT)
+                # The client's random is the first half of the salt; between clients, that of the receiver.
+                salt = box.random + last.random if end is End.CLIENT else last.random + box.random
+                self.assertEqual(opened_by_the_page(box, spec, last.private, salt), PLAINTEXT)
+                receiver.open(box, bytes)
 
-# --- the four phases --------------------------------------------------------------------------------------------------
-
-
-def initiator_in(phase: Phase) -> Initiator:
-    """An initiator that came to this phase by itself."""
-    initiator = Initiator(End.PEER, SEED_OFFER, CountingEntropy("initiator"))
-    if phase is not Phase.START:
+    def test_use_the_keys_of_the_handshake_first(self) -> None:
+        initiator = Initiator(End.CLIENT, SEED, CountingEntropy("a"))
         initiator.offer()
-    if phase in (Phase.KEYED, Phase.DONE):
-        initiator.choose(SEED[0].name)
-    if phase is Phase.DONE:
-        initiator.finish(keys_of("responder"))
-    assert initiator.phase is phase
-    return initiator
+        given = initiator.choose(SEED[0].name)
+        theirs = CountingEntropy("b")
+        private, random = theirs.p384(), theirs.octets(32)
+        session = initiator.finish(Keys(primitives.p384_to_pem(private.public_key()), random))
+        box = session.seal(PLAINTEXT)
+        self.assertEqual(opened_by_the_page(box, SEED[0], private, box.random + random), PLAINTEXT)
+        self.assertNotEqual(box.public_key, given.public_key)
+
+    def test_never_use_a_key_a_random_or_an_iv_twice(self) -> None:
+        conversation = Conversation(session_pair())
+        boxes = []
+        for turn in range(20):
+            conversation.send(turn % 2)
+            boxes.append(conversation.links[1 - turn % 2][0][0])
+            conversation.deliver(1 - turn % 2)
+        for field in ("public_key", "random", "iv", "hash"):
+            self.assertEqual(len({getattr(box, field) for box in boxes}), 20)
+
+    def test_do_not_open_between_ends_that_do_not_belong_together(self) -> None:
+        for end_a, end_b in (
+            (End.CLIENT, End.CLIENT),
+            (End.SERVER, End.SERVER),
+            (End.CLIENT, End.PEER),
+            (End.PEER, End.SERVER),
+        ):
+            sealing, opening = session_pair(end_a, end_b)
+            refused(self, opening, sealing.seal(PLAINTEXT), Code.NOT_AUTHENTICATED, f"{end_a} to {end_b}")
+
+    def test_cost_one_exchange_while_a_peer_goes_on_as_it_did(self) -> None:
+        exchanges: list[None] = []
+        exchange = primitives.p384_exchange
+
+        def counted(private: P384PrivateKey, public: P384PublicKey) -> bytes:
+            exchanges.append(None)
+            return exchange(private, public)
+
+        def cost(conversation: Conversation, end: int) -> list[int]:
+            """How many exchanges each box that is on its way to an end takes to open."""
+            found = []
+            exchanges.clear()
+            while conversation.deliver(end):
+                found.append(len(exchanges))
+                exchanges.clear()
+            return found
+
+        self.patch(primitives, "p384_exchange", counted)
+        answering, talking, reading = (Conversation(session_pair()) for _ in range(3))
+        for turn in range(10):  # one that answers every message
+            answering.send(turn % 2)
+            self.assertEqual(cost(answering, 1 - turn % 2), [1])
+        for _ in range(10):  # one that only talks
+            talking.send(0)
+            talking.send(1)
+        self.assertEqual(cost(talking, 0)[1:], [1] * 9)
+        for turn in range(5):  # one that answers the last of a burst
+            for _ in range(6):
+                reading.send(0)
+            cost(reading, 1)
+            reading.send(1)
+            found = cost(reading, 0)
+            self.assertEqual(found, [1] if turn else found)
+
+    def test_are_tried_with_every_pair_once_whatever_the_habit(self) -> None:
+        for kept in range(1, 12):
+            for places in product(range(kept), repeat=2):
+                trials = TrialOrder()
+                for place in places:
+                    trials.learn(place, kept)
+                    self.assertEqual(sorted(trials.order(kept)), list(range(kept)))
+                    for other in range(1, 12):
+                        self.assertEqual(sorted(trials.order(other)), list(range(other)))
+
+    def test_are_tried_first_as_the_last_one_opened(self) -> None:
+        for kept in range(2, 12):
+            for place in (0, 1, kept - 1):
+                trials = TrialOrder()
+                trials.learn(place, kept)
+                self.assertEqual(next(iter(trials.order(kept))), place)
 
 
-def responder_in(phase: Phase) -> Responder:
-    """A responder that came to this phase by itself; KEYED it never reaches, and is put there."""
-    responder = Responder(End.PEER, SEED, CountingEntropy("responder"))
-    if phase is not Phase.START:
-        responder.answer([SEED[1].name])
-    if phase is Phase.DONE:
-        responder.accept(SEED[1].name, keys_of("initiator"))
-    if phase is Phase.KEYED:
-        responder.phase = phase
-    assert responder.phase is phase
-    return responder
+class Sealing(SynchronousTestCase):
+    def test_that_fails_leaves_everything_as_it_was(self) -> None:
+        session, other = session_pair()
+        before = snapshot(session)
+
+        def nothing(_: object) -> bytes:
+            raise OSError("no randomness")
+
+        entropy = entropy_of(session)
+        self.patch(entropy, "octets", nothing)
+        self.assertRaises(OSError, session.seal, PLAINTEXT)
+        self.assertEqual(snapshot(session), before)
+        del entropy.__dict__["octets"]
+        self.assertEqual(other.open(session.seal(PLAINTEXT), bytes), PLAINTEXT)
 
 
-GOOD = keys_of("good")
-SHORT = GOOD._replace(random=bytes(31))
-FOREIGN = GOOD._replace(public_key=foreign_keys()["secp256r1"])
+class Pictures(SynchronousTestCase):
+    def test_show_every_change_of_a_session(self) -> None:
+        # Or what the tests above compare would not be the state.
+        session, other = session_pair()
+        seen = [snapshot(session)]
+        self.assertEqual(snapshot(session_pair()[0]), seen[0])
 
-INITIATOR_INPUTS: dict[str, Callable[[Initiator], object]] = {
-    "offer": lambda initiator: initiator.offer(),
-    "an offered choice": lambda initiator: initiator.choose(SEED[1].name),
-    "another choice": lambda initiator: initiator.choose(SEED[2].name),
-    "an unknown choice": lambda initiator: initiator.choose("ECDHE-AES256_GCM-SHA384"),
-    "keys": lambda initiator: initiator.finish(GOOD),
-    "a short random": lambda initiator: initiator.finish(SHORT),
-    "a foreign key": lambda initiator: initiator.finish(FOREIGN),
-}
-RESPONDER_INPUTS: dict[str, Callable[[Responder], object]] = {
-    "an offer": lambda responder: responder.answer([SEED[1].name, SEED[0].name]),
-    "nothing in common": lambda responder: responder.answer(["ECDHE-AES256_GCM-SHA384"]),
-    "keys": lambda responder: responder.accept(SEED[1].name, GOOD),
-    "another spec": lambda responder: responder.accept(SEED[0].name, GOOD),
-    "a short random": lambda responder: responder.accept(SEED[1].name, SHORT),
-    "a foreign key": lambda responder: responder.accept(SEED[1].name, FOREIGN),
-}
+        def changed() -> None:
+            self.assertNotIn(snapshot(session), seen)
+            seen.append(snapshot(session))
 
-_MALFORMED = (PeerError, Code.MALFORMED)
-_NO_COMMON_SPEC = (PeerError, Code.NO_COMMON_SPEC)
-_TWICE = (LocalError, Code.INTERNAL)
-_OUT_OF_ORDER = {
-    "an offered choice": _MALFORMED,
-    "another choice": _MALFORMED,
-    "an unknown choice": _MALFORMED,
-    "keys": _MALFORMED,
-    "a short random": _MALFORMED,
-    "a foreign key": _MALFORMED,
-}
-_RESPONDER_OUT_OF_ORDER = {name: _MALFORMED for name in RESPONDER_INPUTS}
+        session.seal(b"x")
+        changed()
+        session.received(1)
+        changed()
+        session.open(other.seal(b"x"), bytes)
+        changed()
+        session._own[0].seen.add(b"x")
+        changed()
+        for name in Session.__slots__:
+            if name != "_entropy":
+                kept = getattr(session, name)
+                setattr(session, name, session_pair(spec=SEED[3], seed="other")[1] if name != "_end" else End.CLIENT)
+                changed()
+                setattr(session, name, kept)
+        for name in ("private", "random", "serial", "seen"):
+            kept = getattr(session._own[0], name)
+            setattr(session._own[0], name, None)
+            changed()
+            setattr(session._own[0], name, kept)
 
-#: What every input does in every phase: the next phase, or the error that leaves everything as it was.
-INITIATOR_TABLE: dict[Phase, dict[str, Phase | tuple[type[SimsError], Code]]] = {
-    Phase.START: {**_OUT_OF_ORDER, "offer": Phase.OFFERED},
-    Phase.OFFERED: {
-        **_OUT_OF_ORDER,
-        "offer": _TWICE,
-        "an offered choice": Phase.KEYED,
-        "another choice": _NO_COMMON_SPEC,
-        "an unknown choice": _NO_COMMON_SPEC,
-    },
-    Phase.KEYED: {**_OUT_OF_ORDER, "offer": _TWICE, "keys": Phase.DONE},
-    Phase.DONE: {**_OUT_OF_ORDER, "offer": _TWICE},
-}
-RESPONDER_TABLE: dict[Phase, dict[str, Phase | tuple[type[SimsError], Code]]] = {
-    Phase.START: {**_RESPONDER_OUT_OF_ORDER, "an offer": Phase.OFFERED, "nothing in common": _NO_COMMON_SPEC},
-    Phase.OFFERED: {**_RESPONDER_OUT_OF_ORDER, "keys": Phase.DONE, "another spec": _NO_COMMON_SPEC},
-    Phase.KEYED: _RESPONDER_OUT_OF_ORDER,
-    Phase.DONE: _RESPONDER_OUT_OF_ORDER,
-}
+    def test_know_every_attribute(self) -> None:
+        self.assertRaises(TypeError, snapshot, object())
 
 
-class Phases(SynchronousTestCase):
-    def test_of_an_initiator_take_every_input_as_the_table_says(self) -> None:
-        for phase, (name, give) in product(Phase, INITIATOR_INPUTS.items()):
-            self.check(initiator_in(phase), give, INITIATOR_TABLE[phase][name], f"{name} in {phase}")
-
-    def test_of_a_responder_take_every_input_as_the_table_says(self) -> None:
-        for phase, (name, give) in product(Phase, RESPONDER_INPUTS.items()):
-            self.check(responder_in(phase), give, RESPONDER_TABLE[phase][name], f"{name} in {phase}")
-
-    def check[H: (Initiator, Responder)](
-        self, handshake: H, give: Callable[[H], object], expected: Phase | tuple[type[SimsError], Code], what: str
-    ) -> None:
-        before = snapshot(handshake)
-        if isinstance(expected, Phase):
-            give(handshake)
-            self.assertIs(handshake.phase, expected, what)
-            self.assertNotEqual(snapshot(handshake), before, what)
-        else:
-            kind, code = expected
-            try:
-                self.assertIs(refusal(kind, give, handshake).code, code, what)
-            except AssertionError as error:
-                self.fail(f"{what}: {error}")
-            self.assertEqual(snapshot(handshake), before, what)
+class Secrets(SynchronousTestCase):
+    def test_are_not_in_what_a_session_or_a_handshake_looks_like(self) -> None:
+        session, other = session_pair()
+        session.seal(PLAINTEXT)
+        session.open(other.seal(PLAINTEXT), bytes)
+        keyed = initiator_in(Phase.KEYED)
+        answered = responder_in(Phase.OFFERED)
+        shown = "".join(
+            f"{thing!r} {thing} {[thing]}" for thing in (session, other, session._own[0], keyed, answered, session._own)
+        )
+        self.assertIn("<seed session peer ECDHE-AES128_CTR-SHA256, 2 own pairs>", shown)
+        for each in (session, other):
+            for own in each._own:
+                number = own.private.private_numbers().private_value
+                for secret in (str(number), f"{number:x}", own.random.hex(), repr(own.random), str(own.random)[2:-1]):
+                    self.assertNotIn(secret, shown)
+        self.assertNotIn("list", shown)

@@ -61,7 +61,8 @@ class RoutingTests(SynchronousTestCase):
         with self.assertRaises(PeerError) as caught:
             self.relay.route(self.a, message)
         self.assertEqual((self.a.got, self.b.got), ([], []))
-        return caught.exception.code
+        error: PeerError = caught.exception
+        return error.code
 
     def test_delivered(self) -> None:
         self.relay.route(self.a, bye(1, "2"))
@@ -415,15 +416,67 @@ class KeyTests(SynchronousTestCase):
         self.assertTrue(self.a.server_end.paused)
         heard = self.b.heard()
         self.assertEqual(len(heard), 64)
-        self.b.say({"type": "ack", "src": 2, "dst": 2})
-        heard += self.b.heard()
-        self.b.say({"type": "ack", "src": 2, "dst": 2})
-        heard += self.b.heard()
+        for _ in range(2):
+            self.b.say({"type": "error", "code": "internal", "src": 2, "dst": 1})
+            heard += self.b.heard()
         codes = [inner["code"] for inner in heard if inner["type"] == "error"]
         self.assertEqual(codes, [str(number) for number in range(64 + limits.SOFT_PENDING[0] + 5)])
         self.assertFalse(self.a.server_end.paused)
         self.network.run_for(2 * limits.STALL_TIMEOUT)
         self.assertIs(self.b.server_end.state, State.OPEN)
+
+    def test_slow_progress(self) -> None:
+        """Whoever takes a window of messages within each deadline is not closed, though more always waits."""
+        more = 64 + limits.SOFT_PENDING[0] + 1
+        for _ in range(4):
+            self.flood(more)
+            more = 64
+            self.network.run_for(limits.STALL_TIMEOUT * 2 / 3)
+            self.b.heard()
+            self.b.say({"type": "error", "code": "internal", "src": 2, "dst": 1})
+            self.assertEqual(len(self.b.server_end._pending), 1)
+        self.network.run_for(limits.STALL_TIMEOUT - 1)
+        self.assertIs(self.b.server_end.state, State.OPEN)
+        self.network.run_for(2)
+        self.assertIs(self.b.server_end.state, State.CLOSED)
+
+    def test_progress_that_blocks(self) -> None:
+        """What a newer key lets through may be more than the socket takes: then the deadline is the socket's."""
+        self.patch(Stream, "bufferSize", 1000)
+        self.flood(64)
+        self.a.say({"type": "client-com", "src": 1, "dst": 2, "data": _box(30_000)})
+        self.network.capacity = 1024
+        self.b.heard()
+        self.b.stream.pauseProducing()
+        self.b.say({"type": "error", "code": "internal", "src": 2, "dst": 1})
+        self.assertTrue(self.b.server_end.write_blocked)
+        self.assertEqual(len(self.b.server_end._pending), 0)
+        self.network.run_for(limits.STALL_TIMEOUT - 1)
+        self.assertIs(self.b.server_end.state, State.OPEN)
+        self.network.run_for(2)
+        self.assertIs(self.b.server_end.state, State.CLOSED)
+
+    def test_held_and_needed(self) -> None:
+        """Who is held for somebody slow is read again when something waits for his own keys; then he is held again."""
+        slow = Raw(self.network, "slow", 3).handshake()
+        for number in range(64 + limits.SOFT_PENDING[0] + 1):
+            self.a.say({"type": "error", "code": str(number), "src": 1, "dst": 3})
+            self.a.heard()
+        self.a.heard()
+        self.b.say({"type": "error", "code": "internal", "src": 2, "dst": 3})
+        self.assertTrue(self.b.server_end.paused)
+        c = Raw(self.network, "c", 4).handshake()
+        for number in range(64):
+            c.say({"type": "error", "code": str(number), "src": 4, "dst": 2})
+            c.heard()
+        self.assertTrue(self.b.server_end.paused)
+        c.say({"type": "error", "code": "64", "src": 4, "dst": 2})
+        self.assertFalse(self.b.server_end.paused)
+        self.b.heard()
+        self.b.say({"type": "error", "code": "internal", "src": 2, "dst": 3})
+        self.assertEqual([inner["code"] for inner in self.b.heard()], ["64"])
+        self.assertTrue(self.b.server_end.paused)
+        self.assertEqual(len(slow.server_end._pending), limits.SOFT_PENDING[0] + 3)
 
     def test_lists_do_not_pile_up(self) -> None:
         """Who is owed a list for so many frames is owed one, however many more it sends."""

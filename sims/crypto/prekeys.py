@@ -1,0 +1,323 @@
+"""What lets others open a session with somebody who is away: bundles and one-time prekeys (protocol.rst, "Prekeys").
+
+A bundle holds a person's identity, specs and two prekeys, all under one signature. :func:`check_bundle` says whether
+one that came may be used; :class:`OwnPrekeys` keeps the private halves of one's own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sims.crypto import payloads, primitives
+from sims.crypto.identity import Identity, PublicIdentity
+from sims.crypto.notation import lp, names, u32, u64
+from sims.crypto.payloads import U32, U64, Bytes32, KemPublic, Name, Signature, Specs
+from sims.crypto.primitives import KemKey, ModernEntropy, X25519Key
+from sims.errors import Code, LocalError, PeerError, malformed
+
+DAY = 86_400
+#: A bundle expires so long after it was made; its private halves are kept so much longer. Seconds.
+LIFE = 30 * DAY
+GRACE = 30 * DAY
+#: A bundle's keys are replaced so often. Seconds.
+REPLACED_AFTER = 7 * DAY
+#: So many one-time keys are published at once, and kept by a server.
+MAX_PUBLISHED = 40
+MAX_KEPT = 100
+
+_VERSION = 1
+_BUNDLE = "bundle"
+_ONE_TIME = "one-time prekey"
+
+
+class Prekey(Struct, frozen=True, kw_only=True):
+    """The X25519 prekey of a bundle."""
+
+    key_id: U32
+    public: Bytes32
+
+
+class KemPrekey(Struct, frozen=True, kw_only=True):
+    """The ML-KEM-768 prekey of a bundle."""
+
+    key_id: U32
+    public: KemPublic
+
+
+class Bundle(Struct, frozen=True, kw_only=True):
+    """What a person publishes; ``expires`` is in Unix seconds."""
+
+    sign: Bytes32
+    dh: Bytes32
+    name: Name
+    specs: Annotated[Specs, Meta(min_length=1)]
+    version: U64
+    expires: U64
+    prekey: Prekey
+    kem_prekey: KemPrekey
+    signature: Signature
+
+    def signed(self) -> bytes:
+        """The bytes under the signature, without the purpose."""
+        return lp(
+            *(self.sign, self.dh, self.name.encode("utf-8"), names(self.specs)),
+            *(u64(self.version), u64(self.expires)),
+            *(u32(self.prekey.key_id), self.prekey.public, u32(self.kem_prekey.key_id), self.kem_prekey.public),
+        )
+
+    @property
+    def identity(self) -> PublicIdentity:
+        """Whose it claims to be; ``malformed`` for keys that cannot be used."""
+        return PublicIdentity(self.sign, self.dh)
+
+
+class OneTimeKey(Struct, frozen=True, kw_only=True):
+    """A key pair of both kinds that one session is opened to."""
+
+    key_id: U32
+    public: Bytes32
+    kem_public: KemPublic
+    signature: Signature
+
+    def signed(self, owner: str) -> bytes:
+        """The bytes under the signature of the owner with this id, without the purpose."""
+        return lp(owner.encode("ascii"), u32(self.key_id), self.public, self.kem_public)
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """What is remembered of the newest bundle seen of a person."""
+
+    version: int
+    digest: bytes
+
+
+def seen(bundle: Bundle) -> Seen:
+    """What to remember of a bundle that :func:`check_bundle` let pass."""
+    return Seen(version=bundle.version, digest=primitives.digest("sha256", bundle.signed() + bundle.signature))
+
+
+def check_bundle(bundle: Bundle, *, now: int, expected: str | None = None, before: Seen | None = None) -> str:
+    """The id whose bundle this is.
+
+    :param now: one's own clock, Unix seconds; never the server's.
+    :param expected: the id that is held for this person, if one is.
+    :param before: what is remembered of the newest bundle seen of this id.
+    :raises PeerError: ``not-authenticated``, when it is another id's, or not signed by its identity; ``policy``, when
+        it has expired, or its version is lower than one seen, or the same with other bytes; ``malformed``, for keys
+        that cannot be used.
+    """
+    identity = bundle.identity
+    if expected is not None and identity.id != expected:
+        raise PeerError(Code.NOT_AUTHENTICATED, "a bundle of another identity than the one expected")
+    identity.verify(_BUNDLE, bundle.signed(), bundle.signature)
+    primitives.check_kem_public(bundle.kem_prekey.public)
+    if bundle.expires <= now:
+        raise PeerError(Code.POLICY, "a bundle that has expired")
+    if before is not None:
+        if bundle.version < before.version:
+            raise PeerError(Code.POLICY, f"version {bundle.version} of a bundle, after {before.version} was seen")
+        if bundle.version == before.version and not primitives.same(seen(bundle).digest, before.digest):
+            raise PeerError(Code.POLICY, f"another bundle under the version {bundle.version} that was seen")
+    return identity.id
+
+
+def check_one_time_key(key: OneTimeKey, owner: PublicIdentity) -> None:
+    """Nothing, if this is a one-time key of this person.
+
+    :raises PeerError: ``not-authenticated``, ``malformed``.
+    """
+    owner.verify(_ONE_TIME, key.signed(owner.id), key.signature)
+    primitives.check_kem_public(key.kem_public)
+
+
+# --- one's own --------------------------------------------------------------------------------------------------------
+
+
+class _Generation(Struct, kw_only=True):
+    """The private halves of one bundle, and the a1 that opened sessions to it."""
+
+    bundle: Bundle
+    prekey: bytes
+    kem_prekey: bytes
+    used: dict[bytes, bool]
+
+
+class _State(Struct, kw_only=True):
+    version: int = _VERSION
+    next_id: int = 1
+    generations: list[_Generation]
+    one_time: dict[int, tuple[bytes, bytes]]
+
+
+class Opening(Struct, frozen=True, kw_only=True):
+    """What of one's own prekeys a phase 1 was made to.
+
+    :ivar specs: those that were published with them.
+    :ivar one_time: the X25519 half of the one-time key, if one was used.
+    """
+
+    prekey: X25519Key
+    kem: KemKey
+    one_time: X25519Key | None
+    specs: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return "<own prekeys that a session was opened to>"
+
+
+class OwnPrekeys:
+    """The private halves of one's own bundles and one-time keys, and the memory of what used them.
+
+    Everything that changes it does so at once or not at all; :meth:`dump` gives it as bytes.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self) -> None:
+        self._state = _State(generations=[], one_time={})
+
+    def __repr__(self) -> str:
+        return f"<{len(self._state.generations)} bundles, {len(self._state.one_time)} one-time keys>"
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The newest of one's own."""
+        return self._state.generations[-1].bundle if self._state.generations else None
+
+    @property
+    def one_time_ids(self) -> frozenset[int]:
+        """The one-time keys that nobody has used yet."""
+        return frozenset(self._state.one_time)
+
+    def make_bundle(
+        self,
+        identity: Identity,
+        name: str,
+        specs: tuple[str, ...],
+        *,
+        now: int,
+        entropy: ModernEntropy,
+        published: int = 0,
+        version: int | None = None,
+        expires: int | None = None,
+    ) -> Bundle:
+        """A new bundle with new keys.
+
+        :param published: the version of the copy that the server has, 0 if none: a restored store is not locked out.
+        :param version: for the replaying of vectors; else the greatest of stored + 1, ``now`` and published + 1.
+        :param expires: at most 30 days ahead, which is what it is if not given.
+        :raises LocalError: ``policy``, for a bundle that would live longer, or of no spec.
+        """
+        expires = now + LIFE if expires is None else expires
+        if version is None:
+            if not now < expires <= now + LIFE or not specs:
+                raise LocalError(Code.POLICY, "a bundle lists specs, and lives for at most 30 days")
+            stored = 0 if self.bundle is None else self.bundle.version
+            version = max(stored + 1, now, published + 1)
+        prekey, kem_prekey = entropy.x25519(), entropy.mlkem768()
+        number = self._state.next_id
+        unsigned = Bundle(
+            sign=identity.public.sign,
+            dh=identity.public.dh,
+            name=name,
+            specs=specs,
+            version=version,
+            expires=expires,
+            prekey=Prekey(key_id=number, public=prekey.public),
+            kem_prekey=KemPrekey(key_id=number + 1, public=kem_prekey.public),
+            signature=bytes(primitives.SIGNATURE_SIZE),
+        )
+        bundle = msgspec.structs.replace(unsigned, signature=identity.sign(_BUNDLE, unsigned.signed()))
+        self._state.generations.append(
+            _Generation(bundle=bundle, prekey=prekey.private, kem_prekey=kem_prekey.seed, used={})
+        )
+        self._state.next_id += 2
+        return bundle
+
+    def make_one_time_keys(self, identity: Identity, count: int, entropy: ModernEntropy) -> list[OneTimeKey]:
+        """Fresh one-time keys to be published.
+
+        :raises LocalError: ``too-large``, for more than 40 at once.
+        """
+        if count > MAX_PUBLISHED:
+            raise LocalError(Code.TOO_LARGE, f"at most {MAX_PUBLISHED} one-time keys are published at once")
+        made = []
+        for number in range(self._state.next_id, self._state.next_id + count):
+            key, kem = entropy.x25519(), entropy.mlkem768()
+            unsigned = OneTimeKey(
+                key_id=number, public=key.public, kem_public=kem.public, signature=bytes(primitives.SIGNATURE_SIZE)
+            )
+            signature = identity.sign(_ONE_TIME, unsigned.signed(identity.id))
+            made.append((msgspec.structs.replace(unsigned, signature=signature), (key.private, kem.seed)))
+        self._state.one_time.update({public.key_id: private for public, private in made})
+        self._state.next_id += count
+        return [public for public, _ in made]
+
+    def find(self, prekey_id: int, kem_prekey_id: int | None, one_time_id: int | None, a1: bytes) -> Opening:
+        """The private halves that a phase 1 names. Changes nothing: :meth:`spend` does, once its message verifies.
+
+        :raises PeerError: ``malformed``, unless it names a kem_prekey or a one-time key and not both;
+            ``not-authenticated``, for keys that are not there (any more), or an ``a1`` that began a session before.
+        """
+        if (kem_prekey_id is None) == (one_time_id is None):
+            raise malformed("a phase 1 that does not name one KEM key")
+        generation = self._generation(prekey_id)
+        if any(a1 in other.used for other in self._state.generations):
+            raise PeerError(Code.NOT_AUTHENTICATED, "a phase 1 that began a session before")
+        one_time: X25519Key | None = None
+        if one_time_id is None:
+            if kem_prekey_id != generation.bundle.kem_prekey.key_id:
+                raise PeerError(Code.NOT_AUTHENTICATED, "a phase 1 to a KEM prekey that is not there")
+            kem = KemKey(generation.kem_prekey)
+        elif one_time_id in self._state.one_time:
+            private, seed = self._state.one_time[one_time_id]
+            one_time, kem = X25519Key(private), KemKey(seed)
+        else:
+            raise PeerError(Code.NOT_AUTHENTICATED, "a phase 1 to a one-time key that is not there")
+        return Opening(prekey=X25519Key(generation.prekey), kem=kem, one_time=one_time, specs=generation.bundle.specs)
+
+    def spend(self, prekey_id: int, one_time_id: int | None, a1: bytes) -> None:
+        """A session was begun: its one-time key goes, its ``a1`` is remembered. To be stored with the session."""
+        self._generation(prekey_id).used[a1] = True
+        if one_time_id is not None:
+            self._state.one_time.pop(one_time_id, None)
+
+    def forget(self, now: int, mailbox_emptied: int) -> None:
+        """Let old private halves go: 30 days after their bundle's ``expires``, and once the mailbox was emptied since.
+
+        :param mailbox_emptied: when the mailbox was last found empty, Unix seconds.
+        """
+        self._state.generations = [
+            generation
+            for generation in self._state.generations
+            if now < generation.bundle.expires + GRACE or mailbox_emptied < generation.bundle.expires + GRACE
+        ]
+
+    def _generation(self, prekey_id: int) -> _Generation:
+        for generation in self._state.generations:
+            if generation.bundle.prekey.key_id == prekey_id:
+                return generation
+        raise PeerError(Code.NOT_AUTHENTICATED, "a phase 1 to a prekey that is not there")
+
+    def dump(self) -> bytes:
+        """The whole state, private keys included, in MessagePack with its version."""
+        return _encoder.encode(self._state)
+
+    @classmethod
+    def load(cls, dumped: bytes) -> OwnPrekeys:
+        """What :meth:`dump` gave.
+
+        :raises PeerError: ``malformed``, for anything else and for another version.
+        """
+        state = payloads.decode(_State, dumped)
+        if state.version != _VERSION:
+            raise malformed(f"stored prekeys of version {state.version}")
+        found = cls()
+        found._state = state
+        return found
+
+
+_encoder = msgspec.msgpack.Encoder()

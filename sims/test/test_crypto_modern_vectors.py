@@ -1,0 +1,91 @@
+"""The vectors of the modern protocol hold, and their runner notices when one does not."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from sims import vectors
+
+MODERN_A = Path(__file__).parent / "vectors" / "modern-a.json"
+
+
+class Runner(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.document: dict[str, Any] = json.loads(MODERN_A.read_bytes())
+
+    def test_every_value_holds_and_every_refusal_is_one(self) -> None:
+        report = vectors.check(self.document)
+        self.assertEqual(report.differences, [])
+        self.assertGreater(report.compared, 1500)
+
+    def test_the_command_says_so(self) -> None:
+        self.patch(sys, "stdout", io.StringIO())
+        self.assertEqual(vectors.main([str(MODERN_A)]), 0)
+        self.assertTrue(sys.stdout.getvalue().endswith(" values compared, all hold\n"))  # type: ignore[attr-defined]
+
+    def test_a_changed_value_is_noticed(self) -> None:
+        session = self.document["sessions"][0]
+        connect = self.document["connect"][1]
+        for part, holder, key in (
+            ("identities", self.document["identities"]["bob"], "id"),
+            ("safety_numbers", self.document["safety_numbers"][0], "number"),
+            ("signatures", self.document["signatures"][0], "signature"),
+            ("padding", self.document["padding"][0], "sha256"),
+            ("connect", connect["values"], "th1"),
+            ("connect", connect["values"], "plain3"),
+            ("connect", connect["frames"], 1),
+            ("connect", connect["secure"][3]["values"], "nonce"),
+            ("connect", connect["rekey_values"], "rekey_root"),
+            ("sessions", session["bundle"], "signature"),
+            ("sessions", session, "one_time_signed"),
+            ("sessions", session["create"]["values"], "a_next_header_key"),
+            ("sessions", session["steps"][26]["values"], "confirm"),
+            ("sessions", session["steps"][26], "order"),
+            ("sessions", session["steps"][50]["values"], "step_ikm"),
+            ("sessions", session["steps"][50]["wire"]["data"], "mac"),
+            ("sessions", session["steps"][89]["wire"]["data"], "body"),
+        ):
+            kept = holder[key]
+            holder[key] = kept[:-2] + ("0" if kept[-2] != "0" else "1") + kept[-1]
+            self.assertNotEqual(vectors.check(self.only(part)).differences, [], key)
+            holder[key] = kept
+
+    def only(self, *kept: str, **changes: object) -> dict[str, Any]:
+        """The document, without most of its lists."""
+        lists = (key for key, value in self.document.items() if isinstance(value, list) and key not in kept)
+        found = {**self.document, **{key: [] for key in lists}, **changes}
+        found["connect"] = found["connect"][1:] if "connect" in kept else found["connect"]
+        found["sessions"] = found["sessions"][:1] if "sessions" in kept else found["sessions"]
+        return found
+
+    def test_what_is_not_refused_is_noticed(self) -> None:
+        for path, at in (("negative", 0), ("secure_negative", 3)):
+            kept = self.document["connect"][1][path][at]
+            value = {
+                "mutate": {"path": "type", "set": kept.get("type", "x")},
+                "frame": 4,
+                "step": 1,
+                "expect": "refused",
+            }
+            self.document["connect"][1][path][at] = value
+            self.assertIn("not refused", "".join(vectors.check(self.only("connect")).differences))
+            self.document["connect"][1][path][at] = kept
+        self.document["bundle_negative"][16]["now"] -= 1
+        found = vectors.check(self.only("bundle_negative", sessions=self.document["sessions"])).differences
+        self.assertEqual(found, ["refused bundle 16: not refused"])
+
+    def test_any_shape_is_reported(self) -> None:
+        for key in self.document:
+            for value in (None, 1, "x", [1], [{}], {"a": 1}, [{"of": [1, 2]}, {"path": {}}]):
+                vectors.check(self.only(**{key: value}))
+        for part in ("connect", "sessions"):
+            entry = self.document[part][0]
+            for key in entry:
+                for value in (None, [1], {"a": "00"}):
+                    vectors.check(self.only(**{part: [{**entry, key: value}]}))
