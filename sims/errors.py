@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """The codes that may travel in an ``error`` message (protocol.rst, "Errors")."""
+    """What can be wrong (protocol.rst, "Errors"): one set for what crosses the wire and for what stays here."""
 
     MALFORMED = "malformed"
     TOO_LARGE = "too-large"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
 import sys
 from collections.abc import Callable
+from errno import ENOTDIR
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn, cast
 from urllib.parse import quote
@@ -17,7 +20,7 @@ from twisted.application.app import run as run_app
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
-from twisted.internet.interfaces import IReactorCore, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -31,9 +34,11 @@ from sims import specs
 from sims.errors import SimsError
 from sims.server.service import SeedServer, endpoint
 from sims.version import __version__
+from sims.wire import MAX_NAME_JSON
 
 DEFAULT_SEED_LISTEN = "tcp:8080:interface=127.0.0.1"
 _MAX_ID = 2**31
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 # --- what both commands have in common --------------------------------------------------------------------------------
@@ -68,6 +73,13 @@ class _Options(usage.Options):
     """Options of both commands."""
 
     logger = "sims.tap.log_all"
+    command = ""
+
+    def check(self) -> None:
+        """See whether the options make sense, and turn them into what the service needs.
+
+        :raises UsageError: they do not.
+        """
 
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
@@ -88,6 +100,18 @@ class _Options(usage.Options):
             parent["logfile"] = self["logfile"]
         if parent.get("logger") is None and parent.get("logfile") in (None, "-"):
             parent["logger"] = self.logger
+        self.check()
+
+    def parseOptions(self, options: Any = None) -> None:
+        """As usage.Options does, but for what is wrong: one line on standard error.
+
+        twistd would print the whole help, on standard output.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            print(f"{self.command}: {error} (--help says more)", file=sys.__stderr__)
+            raise SystemExit(1) from None
 
 
 def log_all() -> ILogObserver:
@@ -113,7 +137,10 @@ def _folder(path: str | None, *default: str) -> Path:
     """
     folder = Path(path).expanduser() if path else Path(platformdirs.user_data_dir("sims")).joinpath(*default)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_dir():
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR))
     except OSError as error:
         raise usage.UsageError(f"cannot use the folder {folder}: {error.strerror}") from None
     return folder
@@ -125,6 +152,7 @@ def _folder(path: str | None, *default: str) -> Path:
 class ServerOptions(_Options):
     """``twistd sims-server``."""
 
+    command = "sims-server"
     synopsis = "[options]"
     longdesc = (
         "Run a SIMS relay. It prints the address of each listener on standard output. Without a listener named, it "
@@ -143,8 +171,15 @@ class ServerOptions(_Options):
         takes a free one. May be given several times."""
         self["seed-listen"].append(description)
 
-    def postOptions(self) -> None:
-        super().postOptions()
+    def check(self) -> None:
+        """As :meth:`_Options.check`."""
+        from twisted.internet import reactor
+
+        descriptions = self["seed-listen"] or [DEFAULT_SEED_LISTEN]
+        try:
+            self["endpoints"] = [(description, endpoint(reactor, description)) for description in descriptions]
+        except SimsError as error:
+            raise usage.UsageError(error.text) from None
         self["folder"] = _folder(self["dir"], "server")
 
 
@@ -152,13 +187,8 @@ def make_server(options: ServerOptions) -> IService:
     """The service of ``twistd sims-server``."""
     from twisted.internet import reactor
 
-    descriptions = options["seed-listen"] or [DEFAULT_SEED_LISTEN]
-    try:
-        endpoints = [(description, endpoint(reactor, description)) for description in descriptions]
-    except SimsError as error:
-        raise usage.UsageError(error.text) from None
-    server = SeedServer(endpoints, clock=cast("IReactorTime", reactor), announce=_stdout_line, failed=_die)
-    return cast("IService", server)
+    clock = cast("IReactorTime", reactor)
+    return cast("IService", SeedServer(options["endpoints"], clock=clock, announce=_stdout_line, failed=_die))
 
 
 # --- the client -------------------------------------------------------------------------------------------------------
@@ -167,6 +197,7 @@ def make_server(options: ServerOptions) -> IService:
 class ClientOptions(_Options):
     """``twistd sims-client``."""
 
+    command = "sims-client"
     logger = "sims.tap.log_warnings"
     synopsis = "--seed tcp:HOST:PORT --name NAME [options]"
     longdesc = (
@@ -184,26 +215,32 @@ class ClientOptions(_Options):
         ["json", None, "Commands and events as one JSON object a line."],
     ]
 
-    def postOptions(self) -> None:
-        super().postOptions()
+    def check(self) -> None:
+        """As :meth:`_Options.check`."""
         if not self["seed"]:
             raise usage.UsageError("which server? --seed tcp:HOST:PORT")
         name = self["name"]
-        if not name or len(name) > 128 or not name.isprintable():
+        if not name or len(name) > 128 or len(json.dumps(name)) > MAX_NAME_JSON or not name.isprintable():
             raise usage.UsageError("which name? --name NAME, of 1 to 128 printable characters")
-        self["folder"] = _folder(self["dir"], "client", quote(name, safe=""))
+        self["folder"] = _folder(self["dir"], "client", _file_name(name))
         try:
             self["specs"] = specs.by_names(self["specs"].split(",")) if self["specs"] is not None else None
         except SimsError as error:
             raise usage.UsageError(error.text) from None
-        if self["id"] is not None and not re.fullmatch(r"[0-9]{1,18}", self["id"], re.ASCII):
+        if self["id"] is not None and not _NUMBER.fullmatch(self["id"]):
             raise usage.UsageError("--id takes a number")
-        self["seed"] = _seed_endpoint(self["seed"])
         if is_terminal() and not self["json"] and "twisted.internet.reactor" not in sys.modules:
             # The terminal's library runs on asyncio's loop.
             from twisted.internet import asyncioreactor
 
             asyncioreactor.install()
+        from twisted.internet import reactor
+
+        try:
+            self["server"] = clientFromString(reactor, _seed_endpoint(self["seed"]))
+        except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
+            raise usage.UsageError(f"not a server's address: {self['seed']}: {error}") from None
+        self["number"] = int(self["id"]) if self["id"] is not None else own_id(self["folder"], self["name"])
 
 
 def _seed_endpoint(text: str) -> str:
@@ -223,21 +260,28 @@ def own_id(folder: Path, name: str) -> int:
 
     :raises UsageError: when the file cannot be read or written, or holds no number.
     """
-    path = folder / f"seed-id.{quote(name, safe='')}"
+    path = folder / f"seed-id.{_file_name(name)}"
     try:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            text = path.read_text("ascii").strip()
-            if not text.isascii() or not text.isdigit():
-                raise usage.UsageError(f"{path} does not hold a number: remove it, or give --id") from None
-            return int(text)
-        number = secrets.randbelow(_MAX_ID - 1) + 1
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{number}\n")
+        if not path.exists():
+            # Written whole before it has its name, so that neither a second client nor a crash sees a part of it.
+            draft = path.with_name(f"{path.name}.{os.getpid()}")
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+                file.write(f"{secrets.randbelow(_MAX_ID - 1) + 1}\n")
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+            draft.unlink()
+        text = path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise usage.UsageError(f"cannot keep an id in {path}: {error}") from None
-    return number
+    if not _NUMBER.fullmatch(text):
+        raise usage.UsageError(f"{path} does not hold a number: remove it, or give --id")
+    return int(text)
+
+
+def _file_name(name: str) -> str:
+    """A name as part of a file's name: readable, never special, never too long."""
+    readable = quote(name, safe="").replace(".", "%2E")
+    return readable if len(readable) <= 64 else f"{readable[:40]}-{sha256(name.encode()).hexdigest()[:20]}"
 
 
 def is_terminal() -> bool:
@@ -253,18 +297,13 @@ def make_client(options: ClientOptions) -> IService:
     from sims.console.shell import Shell
 
     clock = cast("IReactorTime", reactor)
-    number = int(options["id"]) if options["id"] is not None else own_id(options["folder"], options["name"])
-    try:
-        server: IStreamClientEndpoint = clientFromString(reactor, options["seed"])
-    except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
-        raise usage.UsageError(f"not a server's address: {options['seed']}: {error}") from None
 
     def make_shell(write: Callable[[str], None], leave: Callable[[int], None]) -> Shell:
         shell = Shell(json=bool(options["json"]), clock=clock, write=write, leave=leave)
         shell.client = SeedClient(
-            server,
+            options["server"],
             options["name"],
-            number,
+            options["number"],
             clock=clock,
             on_event=shell.show,
             offer=options["specs"] or specs.SEED_OFFER,

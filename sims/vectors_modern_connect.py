@@ -14,7 +14,7 @@ from sims.crypto.handshake import Client, Server
 from sims.crypto.hop import Box, Hop
 from sims.crypto.identity import Identity, PublicIdentity
 from sims.crypto.notation import u64, unpad
-from sims.crypto.payloads import Answer, ClientProof, Offer, Rekey1, Rekey2, ServerProof, Welcome
+from sims.crypto.payloads import Answer, ClientProof, Offer, ServerProof, Welcome
 from sims.crypto.primitives import KemKey, X25519Key
 from sims.errors import malformed
 from sims.specs import ModernSpec, modern_by_names
@@ -154,11 +154,13 @@ class Connect:
         if phase == 4:
             found = payloads.decode(Welcome, plain)
         else:
-            found = payloads.decode(ServerProof if phase == 2 else ClientProof, plain)
+            proof: ServerProof | ClientProof
+            proof = payloads.decode(ServerProof, plain) if phase == 2 else payloads.decode(ClientProof, plain)
             signer = self._server if phase == 2 else self._client
-            self._part.report.same(f"{self._part.place}, the id in plain{phase}", signer.id, _id(found))
+            self._part.report.same(f"{self._part.place}, the id in plain{phase}", signer.id, _id(proof))
             signed = transcript + (b"" if phase == 2 else self._server.id.encode())
-            signer.public.verify(f"connect {_SIDES[3 - phase]}", signed, found.signature)
+            signer.public.verify(f"connect {_SIDES[3 - phase]}", signed, proof.signature)
+            found = proof
         self._part.report.same(f"{self._part.place}, plain{phase} encoded anew", plain, payloads.encode(found))
 
     # --- both ends played ---------------------------------------------------------------------------------------------
@@ -365,9 +367,6 @@ class _Secure:
         step.report.same(f"{step.place}, the plaintext that comes out", plaintext, _open(receiver, frame))
         refused(step.report, f"{step.place}, once more", lambda: _open(receiver, frame), lambda: _picture(receiver))
         if rekey is not None:
-            kind = {1: Rekey1, 2: Rekey2}.get(rekey)
-            if kind is not None:
-                payloads.convert(kind, inner.get("data"))
             self._reply = receiver.rekey(rekey, inner.get("data"), 0.0, Draws(self._given[1]))
             refused(
                 step.report,

@@ -13,7 +13,6 @@ from collections import Counter, defaultdict, deque
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-
 from sims import messages as m
 from sims import specs, wire
 from sims.crypto import primitives, seed

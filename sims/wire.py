@@ -51,8 +51,9 @@ TERMINATOR = b"\n\n"
 MAX_FRAME = 65_536
 MAX_FRAME_BEFORE_SESSION = 8_192
 
-#: A name in a frame, characters.
+#: A name in a frame: characters, and bytes of its JSON string (or a list reply could not hold it).
 MAX_NAME = 128
+MAX_NAME_JSON = 800
 _MAX_CIPHERS = 32
 _MAX_CIPHER_NAME = 64
 
@@ -169,7 +170,7 @@ def message(value: dict[str, Any]) -> Message:
             connect = _convert(value, kind)
             if isinstance(connect, Connect1 | Connect3):
                 as_id(connect.id)
-                if len(connect.name) > MAX_NAME:
+                if len(connect.name) > MAX_NAME or len(json.dumps(connect.name)) > MAX_NAME_JSON:
                     raise PeerError(Code.NAME_INVALID, f"a name of more than {MAX_NAME} characters")
             if isinstance(connect, Connect1):
                 _check_offer(connect.ciphers)
@@ -312,7 +313,7 @@ def read_relayed(data: bytes) -> PlainCom | ClientAck | None:
         if len(found.data.hash) not in Digest.sizes:
             return None
         needed = _COM_QUOTES
-    elif data.count(b'"data"') == 1:  # where it is missing, there is room for another key
+    elif data.count(b'"data":') == 1:  # where it is missing, there is room for another key
         needed = _ACK_QUOTES
     else:
         return None
@@ -397,10 +398,10 @@ def list_reply(entries: list[ListEntry], mac: int) -> bytes:
     kept: list[ListEntry] = []
     size = len(encode(ListReply(data=[])))
     for entry in entries:
-        size += len(_encode_entry(entry)) + (1 if kept else 0)
-        if size > limit:
-            break
-        kept.append(entry)
+        more = len(_encode_entry(entry)) + (1 if kept else 0)
+        if size + more <= limit:
+            size += more
+            kept.append(entry)
     return encode(ListReply(data=kept))
 
 

@@ -6,6 +6,7 @@ to ``on_event``.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar, cast
 
@@ -41,9 +42,11 @@ T = TypeVar("T")
 HANDSHAKE_TIMEOUT = 10.0
 RETRY_FIRST = 0.5
 RETRY_MOST = 60.0
+#: Messages that may wait for the server to take them.
+MAX_WAITING = 8192
 
 # Refs of this module's own, never shown: the Deferreds that wait for an event.
-_OWN_REF = "\0"
+_OWN_REF = f"\0{secrets.token_hex(8)}-"
 
 
 class SeedConnection(FrameReceiver):
@@ -196,7 +199,7 @@ class SeedClient:
         """
         if self._wanted and self.messenger.hop.spec is not None:
             return succeed(self._ready_event(self.messenger.hop.spec))
-        waiting: Deferred[events.Ready] = Deferred(self._connects.remove)
+        waiting: Deferred[events.Ready] = Deferred(self._forget_connect)
         self._connects.append(waiting)
         self.start()
         return waiting
@@ -328,6 +331,8 @@ class SeedClient:
             self.messenger.receive(frame)
         except PeerError as error:
             connection.fail(error)
+        if self.messenger.hop.waiting > MAX_WAITING:
+            connection.fail(PeerError(Code.RATE_LIMITED, "the server causes more than it takes"))
         if self.messenger.hop.state is HopState.READY:
             connection.is_ready()
         self.pump()
@@ -406,6 +411,10 @@ class SeedClient:
             for deferred in closes:
                 deferred.callback(None)
 
+    def _forget_connect(self, waiting: Deferred[events.Ready]) -> None:
+        if waiting in self._connects:
+            self._connects.remove(waiting)
+
     def _ready_event(self, spec: CipherSpec) -> events.Ready:
         return events.Ready(id=str(self.messenger.id), name=self.messenger.name, spec=spec.name)
 
@@ -445,8 +454,13 @@ class SeedClient:
                     waiter.deferred.errback(outcome)
                 else:
                     waiter.deferred.callback(outcome)
-        if not self._closed:
+        if self._closed:
+            return
+        try:
             self._on_event(event)
+        except Exception:
+            # The program's own mistake must not cost it the connection.
+            self.log.failure("on_event failed with {event}", event=type(event).__name__)
 
     def _schedule_tick(self) -> None:
         if self._closed:

@@ -83,7 +83,7 @@ class Offline(Event, frozen=True, kw_only=True):
 
 
 class Problem(Event, frozen=True, kw_only=True):
-    """Something was refused or did not work; nothing of what was there before has changed."""
+    """Something was refused or did not work. What follows from it comes as events of its own."""
 
     code: Code
     text: str

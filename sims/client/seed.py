@@ -17,7 +17,7 @@ from sims.client import events
 from sims.client.events import Contact, Delivery
 from sims.client.seed_hop import HopState, SeedHop
 from sims.client.seed_names import Names
-from sims.client.seed_peer import Outgoing, Peer, PeerState
+from sims.client.seed_peer import MAX_REFUSED, Outgoing, Peer, PeerState
 from sims.crypto.primitives import Entropy, SystemEntropy
 from sims.crypto.seed import End, Initiator, Keys, Responder, Session
 from sims.errors import Code, LocalError, PeerError, SimsError, UnavailableError, malformed
@@ -28,7 +28,7 @@ Ref = str | int | None
 
 #: Seconds for a conversation's four phases.
 OPEN_TIMEOUT = 10.0
-#: Conversations, open and on their way, beyond which nobody else can open one.
+#: Conversations, open and on their way, beyond which the oldest idle one is closed when somebody opens another.
 MAX_PEERS = 1024
 
 
@@ -125,7 +125,8 @@ class SeedMessenger:
     @property
     def under_way(self) -> int:
         """How much is not done of what was asked for: handshakes, lists, texts that the peer has not acknowledged."""
-        return sum(peer.under_way for peer in self._peers.values()) + self._names.under_way + len(self._commands)
+        peers = sum(peer.under_way for peer in self._peers.values())
+        return peers + self.hop.waiting + self._names.under_way + len(self._commands)
 
     @property
     def unsent(self) -> int:
@@ -239,7 +240,7 @@ class SeedMessenger:
         if peer is not None and peer.state is PeerState.OFFERED and self.id < peer_id:
             return  # both opened at once, and the lower id stays the initiator
         if peer is None and len(self._peers) >= MAX_PEERS:
-            raise LocalError(Code.UNAVAILABLE, f"more than {MAX_PEERS} conversations")
+            self._make_room()
         responder = Responder(End.PEER, self._allowed, self._entropy)
         try:
             spec = responder.answer(message.ciphers)
@@ -280,7 +281,13 @@ class SeedMessenger:
             return
         if peer.session is None:
             return  # of a conversation before this one: it goes out again when this one is open
-        text = peer.open(message.data)
+        try:
+            text = peer.open(message.data)
+        except PeerError:
+            if peer.refused >= MAX_REFUSED:
+                self.hop.send(messages.ClientDisconnect(src=self.id, dst=str(peer_id)))
+                self._closed(peer)
+            raise
         if text:  # an empty one only moves keys on
             self.hop.send(messages.ClientAck(src=self.id, dst=peer_id))
             event_id = self._entropy.octets(8).hex()
@@ -292,7 +299,8 @@ class SeedMessenger:
     def _peer_disconnected(self, peer: Peer) -> None:
         if peer.state in (PeerState.KEYED, PeerState.ANSWERED):
             self._give_up(peer, PeerError(Code.UNAVAILABLE, f"{peer.id} broke off"))
-        # What the peer did not acknowledge before this it has not received: it goes out again, in a new conversation.
+        # What the peer did not acknowledge before this it has not received, and it goes out again, in a new one; unless
+        # the peer has lost this conversation with its connection, and with that perhaps its last acknowledgements.
         again, lost = peer.unreceived()
         peer.queue.extendleft(reversed(again))
         if peer.session is not None:
@@ -312,13 +320,10 @@ class SeedMessenger:
         self.hop.send(messages.ClientConnect1(src=self.id, dst=str(peer.id), ciphers=initiator.offer()))
 
     def _open(self, peer: Peer, session: Session) -> None:
-        """The four phases are through: the new session takes the place of what was there.
-
-        Nothing of ours goes out on an old session while a handshake is under way, so whatever of it is not acknowledged
-        by now was not received: it goes out again, before what waits.
-        """
+        """The four phases are through: the new session takes the place of what was there."""
         refs = peer.take_refs()
-        peer.opened(session)
+        for message in peer.opened(session):
+            self._fail(peer, message, Code.UNAVAILABLE)
         for ref in refs:
             self._say_connected(peer.id, session, ref)
 
@@ -340,6 +345,19 @@ class SeedMessenger:
             self.hop.send(messages.ClientDisconnect(src=self.id, dst=str(peer.id)))
             self._closed(peer)
 
+    def _make_room(self) -> None:
+        """Close the oldest conversation in which nothing is under way: its peer can open it again.
+
+        :raises LocalError: ``unavailable``, when there is none.
+        """
+        for peer in self._peers.values():
+            if peer.state is PeerState.IDLE and not peer.under_way:
+                del self._peers[peer.id]
+                if peer.session is not None:
+                    self._closed(peer)
+                return
+        raise LocalError(Code.UNAVAILABLE, f"more than {MAX_PEERS} conversations")
+
     def _closed(self, peer: Peer) -> None:
         """The conversation is over. Whoever asked for that hears it now, or after what is still to be sent before."""
         peer.closed()
@@ -354,6 +372,8 @@ class SeedMessenger:
         if peer.session is None:
             for message in [*peer.sent, *peer.queue]:
                 self._fail(peer, message, error.code)
+            peer.sent.clear()
+            peer.queue.clear()
             for ref in peer.closing:
                 self._problem(error, ref)
             del self._peers[peer.id]
@@ -405,6 +425,7 @@ class SeedMessenger:
         self.events.append(events.State(id=message.id, to=to, state=state, text=text, code=code, ref=message.ref))
 
     def _fail(self, peer: Peer, message: Outgoing, code: Code) -> None:
+        message.accepted = True  # whatever the server says of it yet, it comes too late
         self._state(self._names.contact(peer.id), message, Delivery.FAILED, code=code)
 
     def _problem(self, error: SimsError, ref: Ref = None) -> None:

@@ -61,7 +61,7 @@ class Names:
 
     def learn(self, member_id: int) -> None:
         """See to it that the name of an id is known soon, if anybody knows it."""
-        if member_id not in self._names:
+        if member_id not in self._names and not self._requests:
             self.ask()
 
     def forget(self, member_id: int) -> None:
@@ -82,8 +82,10 @@ class Names:
     def received(self, reply: messages.ListReply) -> Request:
         """Take in a list; gives the request that it answers."""
         self._names = {entry.id: entry.name for entry in reply.data}
-        self._received += 1
-        request = self._requests.popleft() if self._requests else Request(None, False)
+        request = Request(None, False)
+        if self._requests:  # a server may send one that nobody asked for
+            request = self._requests.popleft()
+            self._received += 1
         for _ in range(len(self._waiting)):
             waiting = self._waiting.popleft()
             if self._resolved(waiting) is False:

@@ -15,6 +15,8 @@ from sims.wire import encode_text, parse_text
 #: Texts received without one of ours after which an empty one is sent: the peer's end may be waiting to see its keys
 #: used, and ours remembers what it received for one key.
 TURN_AFTER = 64
+#: Texts in a row that do not open, after which the conversation is ended: each may cost as much as a hundred good ones.
+MAX_REFUSED = 8
 #: How often a message is sent at most, when conversations are replaced or broken off before it was acknowledged.
 MAX_ATTEMPTS = 3
 
@@ -56,6 +58,7 @@ class Peer:
     queue: deque[Outgoing] = field(default_factory=deque)
     sent: deque[Outgoing] = field(default_factory=deque)  # sealed, and not acknowledged by the peer
     taken_since_sent: int = 0
+    refused: int = 0  # texts in a row that did not open
     closing: list[str | int | None] = field(default_factory=list)  # refs of disconnects that wait
 
     @property
@@ -91,20 +94,28 @@ class Peer:
             text = self.session.open(box, parse_text)
             self.replaced = None
         except PeerError:
+            self.refused += 1
             if self.replaced is None:
                 raise
-            return self.replaced.open(box, parse_text)
+            text = self.replaced.open(box, parse_text)
         self.taken_since_sent += 1
+        self.refused = 0
         return text
 
-    def opened(self, session: Session) -> None:
-        """Take a new session; what the old one carried and the peer never acknowledged is to be sent again."""
+    def opened(self, session: Session) -> list[Outgoing]:
+        """Take a new session.
+
+        :returns: what the old one carried and the peer never acknowledged. Nothing of ours goes out on an old session
+            while a handshake is under way, so a peer that was here all the time has acknowledged whatever it received.
+            One that was away may have shown these, and its acknowledgements may be lost.
+        """
         self.replaced = self.session if self.state is PeerState.ANSWERED else None
         self.abandon()
         self.session = session
-        self.taken_since_sent = 0
-        self.queue.extendleft(reversed(self.sent))
+        self.taken_since_sent = self.refused = 0
+        uncertain = list(self.sent)
         self.sent.clear()
+        return uncertain
 
     def begin(
         self,
@@ -116,7 +127,9 @@ class Peer:
     ) -> None:
         """A handshake starts, in the place of one that may be under way."""
         self.state = state
-        self.deadline = deadline
+        if self.deadline is None or not (self.asked or self.queue):
+            # Where something of ours waits, a peer that begins again and again does not put off its end.
+            self.deadline = deadline
         self.initiator = initiator
         self.responder = responder
 

@@ -26,6 +26,8 @@ from sims.console.shell import Shell
 #: Reading pauses while more than so many messages wait to be sent, and how often it is looked again (seconds).
 MAX_BACKLOG = 256
 _LOOK = 0.02
+#: Seconds that leaving waits for the output to be read.
+CLOSE_TIMEOUT = 1.0
 
 
 @implementer(IPushProducer)
@@ -74,6 +76,7 @@ class Pipe(Protocol):
         self._batch: list[str] = []
         self._flushed: Deferred[None] | None = None
         self._closed = False
+        self._patience: IDelayedCall | None = None
 
     # --- input ---
 
@@ -145,6 +148,9 @@ class Pipe(Protocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         was_closed, self._closed = self._closed, True
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         if self._flushed is not None:
             self._flushed.callback(None)
             self._flushed = None
@@ -168,7 +174,16 @@ class Pipe(Protocol):
         self._flushed = done
         cast("IConsumer", self.transport).unregisterProducer()
         cast("ITransport", self.transport).loseConnection()
+        self._patience = self._clock.callLater(CLOSE_TIMEOUT, self._give_up)
         return done
+
+    def _give_up(self) -> None:
+        """Nobody reads the output: leave without."""
+        self._patience = None
+        self._closed = True
+        if self._flushed is not None:
+            flushed, self._flushed = self._flushed, None
+            flushed.callback(None)
 
     def _flush(self) -> None:
         batch, self._batch = self._batch, []

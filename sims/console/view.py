@@ -11,6 +11,7 @@ from sims.client.events import Contact, Delivery
 
 #: Characters of the category "format" that make text what it should be: the joiners of scripts and of emoji.
 _JOINERS = {"\u200c", "\u200d"}
+_MAX_NAME = 32
 
 
 def clean(text: str) -> str:
@@ -72,8 +73,13 @@ def _fields(event: events.Event) -> dict[str, Any]:
     raise TypeError(f"no such event: {type(event).__name__}")
 
 
+def _name(name: str) -> str:
+    """A name as it is shown: short, and without the signs that our own lines are made of."""
+    return "".join("_" if char in "()[]*!>:\n" else char for char in clean(name)[:_MAX_NAME])
+
+
 def _who(contact: Contact) -> str:
-    name = clean(contact.name)
+    name = _name(contact.name)
     return f"{name} ({contact.id})" if name and contact.id else contact.id or name
 
 

@@ -22,9 +22,8 @@ from sims.errors import Code, LocalError, malformed
 
 CHAIN_SIZE = 32
 FIRST_CHAIN = bytes(CHAIN_SIZE)
-#: The ids of a receipt; the longest text that any content has room for, bytes in UTF-8.
+#: So many ids are in a receipt.
 MAX_RECEIPT = 100
-MAX_TEXT = 32_000
 #: So many contents, and bytes of them, are remembered of a stream while one before them is missing; so many streams.
 MAX_WAITING = 2000
 MAX_WAITING_BYTES = 2**20

@@ -28,7 +28,12 @@ def u32(number: int) -> bytes:
 
 
 def u64(number: int) -> bytes:
-    """Eight bytes, big-endian; :exc:`OverflowError` for what does not fit."""
+    """Eight bytes, big-endian.
+
+    :raises PeerError: ``malformed``, for what does not fit: the greatest numbers that are read are greater.
+    """
+    if number >> 64:
+        raise malformed("a number that does not fit in eight bytes")
     return number.to_bytes(8, "big")
 
 

@@ -109,7 +109,7 @@ class Habit(Enum):
 class TrialOrder:
     """In which order kept pairs are tried: by habit, then upwards.
 
-    Each further trial costs as much as half a relay, and a peer goes on as it did: one that answers each message uses
+    Each further trial costs about 0.4 of a relay, and a peer goes on as it did: one that answers each message uses
     the next pair, one that reads in bursts the newest, one that only talks the same.
     """
 
@@ -149,6 +149,9 @@ class Derivation(NamedTuple):
     shared: bytes
     salt: bytes
     key: bytes
+
+    def __repr__(self) -> str:
+        return "<derivation>"
 
 
 def derive(private: P384PrivateKey, public: P384PublicKey, first: bytes, second: bytes) -> Derivation:
@@ -203,7 +206,7 @@ class Session:
         :raises LocalError: ``rate-limited``, when :attr:`can_seal` is false.
         """
         if not self.can_seal:
-            raise LocalError(Code.RATE_LIMITED, f"{WINDOW} messages are under way that the other end has not used yet")
+            raise LocalError(Code.RATE_LIMITED, f"{WINDOW} messages are on their way, and none is known to have come")
         private = self._entropy.p384()
         random = self._entropy.octets(RANDOM_SIZE)
         iv = self._entropy.octets(IV_SIZE)

@@ -166,11 +166,6 @@ class SeedConnection(FrameReceiver):
         return self.write_blocked or self._exceeds(limits.SOFT_PENDING)
 
     @property
-    def full(self) -> bool:
-        """Whether as much waits as may wait at all."""
-        return self._exceeds(limits.HARD_PENDING)
-
-    @property
     def must_be_read(self) -> bool:
         """Whether something waits for a frame of this client that shows which keys it has."""
         return bool(self._pending) and not self.write_blocked
@@ -185,7 +180,10 @@ class SeedConnection(FrameReceiver):
             return
         self._pending.append(inner)
         self._pending_bytes += len(inner)
-        self._drain()
+        if self._exceeds(limits.HARD_PENDING):
+            self._stalled()
+        else:
+            self._drain()
 
     def close(self) -> None:
         """The server stops: let the client read what it was sent, unless it does not."""
@@ -234,7 +232,7 @@ class SeedConnection(FrameReceiver):
 
     def _expect_progress(self) -> None:
         if self._deadline is None and not self.finished:
-            self._deadline = self.clock.callLater(limits.STALL_TIMEOUT, self._stalled)
+            self._deadline = self.clock.callLater(limits.STALL_TIMEOUT, self._stall_expired)
 
     def _exceeds(self, bound: tuple[int, int]) -> bool:
         return len(self._pending) > bound[0] or self._pending_bytes > bound[1]
@@ -243,8 +241,12 @@ class SeedConnection(FrameReceiver):
         self._deadline = None
         self._refuse(PeerError(Code.UNAVAILABLE, "the handshake took too long"))
 
-    def _stalled(self) -> None:
+    def _stall_expired(self) -> None:
         self._deadline = None
+        self._stalled()
+
+    def _stalled(self) -> None:
+        self._cancel_deadline()
         self.log.info("client {id} takes nothing any more: closed", id=self.id)
         self._leave()
         self.abort()

@@ -6,8 +6,8 @@ from __future__ import annotations
 HANDSHAKE_TIMEOUT = 10.0
 STALL_TIMEOUT = 60.0
 
-#: What waits for a client whose side has used none of the last 64 keys: senders wait beyond the first pair of
-#: numbers, and wait without exception beyond the second (messages, bytes).
+#: What waits for a client that has not used the last 64 keys: beyond the first pair of numbers whoever sends to it
+#: waits, beyond the second it is closed (messages, bytes). Acknowledgements do not wait, and so can come to the second.
 SOFT_PENDING = (64, 256 * 1024)
 HARD_PENDING = (4096, 4 * 1024 * 1024)
 

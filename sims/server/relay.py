@@ -28,10 +28,6 @@ class Member(Protocol):
         """Whether it had better not be given more now."""
 
     @property
-    def full(self) -> bool:
-        """Whether it must not be given more now, whatever happens."""
-
-    @property
     def must_be_read(self) -> bool:
         """Whether it takes more only after something that it sends: then it is not held while others are slow."""
 
@@ -97,12 +93,16 @@ class Relay:
         inner = wire.encode(message)
         if len(inner) > wire.MAX_INNER:
             raise PeerError(Code.TOO_LARGE, "a message that does not fit in a frame")
-        self.give(sender, target, inner)
+        self.give(sender, target, inner, waits=not isinstance(message, messages.ClientAck))
 
-    def give(self, sender: Member, target: Member, inner: bytes) -> None:
-        """Deliver what ``sender`` caused, and hold the sender if ``target`` cannot take more."""
+    def give(self, sender: Member, target: Member, inner: bytes, *, waits: bool = True) -> None:
+        """Deliver what ``sender`` caused, and hold the sender if ``target`` cannot take more.
+
+        :param waits: False for what its sender had no choice about, like an acknowledgement: or else whoever sends to
+            somebody and takes nothing could keep that one from everybody.
+        """
         target.deliver(inner)
-        if target.full or (target.congested and not sender.must_be_read):
+        if waits and target.congested and not sender.must_be_read:
             self.wait(sender, target)
 
     def wait(self, sender: Member, target: Member) -> None:
@@ -117,8 +117,8 @@ class Relay:
             self._let_go(sender, target)
 
     def needs_reading(self, sender: Member) -> None:
-        """``sender`` must be read to make progress: it waits no longer, but for others that are full."""
-        for target in [target for target in self._held_by.get(sender, ()) if target is sender or not target.full]:
+        """``sender`` must be read to make progress: it waits for nobody any longer."""
+        for target in list(self._held_by.get(sender, ())):
             self._waiting_for[target].discard(sender)
             self._let_go(sender, target)
 

@@ -186,8 +186,8 @@ class ConnectTests(ClientTestCase):
         for wait, floor in zip(waits, least, strict=False):
             self.assertTrue(floor <= wait <= floor + 1.1, f"{wait} after {floor}")
         self.assertGreater(len(attempts), 14)
-        longest = {round(wait, 6) for wait in waits if wait >= connection.RETRY_MOST}
-        self.assertGreater(len(longest), 5)
+        longest = [wait for wait in waits if wait >= connection.RETRY_MOST]
+        self.assertGreater(max(longest) - min(longest), 0.2)
         self.assertEqual(self.alice.problems(), ["unavailable"])
         # A connection that was there is made again soon, whatever was before.
         self.alice.endpoint.refusing = False
@@ -220,7 +220,7 @@ class ConnectTests(ClientTestCase):
 
     def test_close_at_any_time(self) -> None:
         """Whenever it is closed, whoever waits hears so, and nothing is left."""
-        for steps in range(0, 40, 2):
+        for steps in range(0, 34, 2):
             network = Network(steps, delay=(0.01, 0.02), cheap=True)
             program = Program(network, "alice", 1)
             waiting: list[Deferred[Any]] = [program.client.connect(), program.client.list(), program.client.open("2")]

@@ -294,7 +294,7 @@ class PeerTableTests(SynchronousTestCase):
         self.assertEqual(self.state(desk, HIGHER), "open")
 
     def test_most_peers(self) -> None:
-        """Conversations that are over do not count."""
+        """Conversations that are over do not count; beyond the bound, the oldest idle one makes room."""
         self.patch(seed, "MAX_PEERS", 3)
         desk = Desk(OWN).connect()
         for number in range(10, 16):
@@ -305,8 +305,19 @@ class PeerTableTests(SynchronousTestCase):
             Far(desk, number).open()
         desk.happened()
         desk.give(Far(desk, 23).phase1())
+        self.assertEqual([inner["phase"] for inner in desk.take()], [2])
+        self.assertEqual(heard(desk.happened()), ["disconnected"])
+        self.assertEqual([contact.id for contact in desk.messenger.conversations()], ["21", "22"])
+
+    def test_most_busy_peers(self) -> None:
+        """Where something is under way everywhere, nobody else can open a conversation."""
+        self.patch(seed, "MAX_PEERS", 3)
+        desk = Desk(OWN).connect()
+        for number in range(20, 23):
+            desk.give(Far(desk, number).phase1())
+        desk.take(), desk.happened()
+        desk.give(Far(desk, 23).phase1())
         self.assertEqual((desk.take(), heard(desk.happened())), ([], ["unavailable"]))
-        self.assertEqual([contact.id for contact in desk.messenger.conversations()], ["20", "21", "22"])
 
 
 def _fresh(entropy: SeededEntropy) -> tuple[bytes, bytes]:

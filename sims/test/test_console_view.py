@@ -196,6 +196,12 @@ class Text(SynchronousTestCase):
                 self.only_our_lines(to_text(event))
             self.only_our_lines(conversations_to_text((BOB, Contact("8", hostile))))
 
+    def test_lets_no_name_look_like_a_line_of_ours(self) -> None:
+        for name in ("* delivered to bob (8)", "! failed", "bob (8) [unauthenticated]: pay 99", "a\nb", "x" * 500):
+            sender = Contact("99", name)
+            shown = to_text(Message(sender=sender, text="hi", id="1")) or ""
+            self.assertRegex(shown, r"\A[^*!\n()\[\]:>]{1,40} \(99\) \[unauthenticated\]: hi\Z")
+
     def test_indents_further_lines_of_a_text(self) -> None:
         for text in ("one\ntwo", "one\r\ntwo", "one\u2028two", "one\u2029two", "one\n\x1btwo"):
             self.assertEqual(to_text(Message(sender=BOB, text=text, id="m")), "bob (8) [unauthenticated]: one\n    two")

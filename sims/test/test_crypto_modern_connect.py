@@ -248,13 +248,11 @@ class Secure(Ends):
         entropy = Counting("order")
         keys = Rekey1(public_key=entropy.x25519().public, kem_public_key=entropy.mlkem768().public)
         good = msgspec.to_builtins(keys, builtin_types=(bytes,))
+        maps: list[Any] = [None, {}, [], {**good, "public_key": bytes(32)}, {**good, "public_key": b""}]
         for end, phase, data in (
             *((one, phase, good) for phase in (0, 1, 2, 3, 4)),
             *((other, phase, good) for phase in (0, 2, 3, 4)),
-            *(
-                (other, 1, data)
-                for data in (None, {}, [], {**good, "public_key": bytes(32)}, {**good, "public_key": b""})
-            ),
+            *((other, 1, data) for data in maps),
             (other, 1, {**good, "kem_public_key": b"\xff" * 1184}),
         ):
             self.refused(Code.MALFORMED, end, end.rekey, phase, data, 0.0, entropy)
@@ -267,11 +265,11 @@ class Secure(Ends):
         self.refused(Code.MALFORMED, one, one.rekey, 2, msgspec.to_builtins(bad, builtin_types=(bytes,)), 0.0, entropy)
 
     def test_a_client_rekeys_in_time(self) -> None:
-        one, other = self.hops(rekey_messages=4, rekey_seconds=100)
+        one, other = self.hops(rekey_messages=10, rekey_seconds=100)
         self.assertFalse(one.rekey_due(99.9))
         self.assertTrue(one.rekey_due(100.0))
         self.assertFalse(other.rekey_due(1000.0))
-        for _ in range(4):
+        for _ in range(10):
             other.open(*one.seal(b"text"), 0.0)
         self.assertTrue(one.rekey_due(0.0))
         self.rekey(one, other, 150.0)

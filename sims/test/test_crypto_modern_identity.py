@@ -107,7 +107,7 @@ class Links(SynchronousTestCase):
             ),
             *(
                 f"sims://{where}/{ALICE.id}"
-                for where in ("h:1,", ",h:1", "[x]:1", "[::1]x", "-h:1", "ü:1", "h:١", "a@h:1")
+                for where in ("h:1,", ",h:1", "[x]:1", "[::1]x", "-h:1", "ü:1", "h:\u0661", "a@h:1")
             ),
             f"sims://{','.join(['h:1'] * 9)}/{ALICE.id}",
             f"sims://h:1/{ALICE.id.upper()}",
@@ -166,6 +166,13 @@ class Bundles(SynchronousTestCase):
         refusal(PeerError, check_one_time_key, msgspec.structs.replace(self.key, key_id=77), BOB.public)
         refusal(PeerError, check_one_time_key, self.key, ALICE.public)
 
+    def test_a_number_that_does_not_fit_is_refused(self) -> None:
+        raw = msgspec.to_builtins(self.bundle, builtin_types=(bytes,))
+        for field in ("version", "expires"):
+            bundle = payloads.convert(Bundle, {**raw, field: 2**64})
+            error = refusal(PeerError, lambda bundle=bundle: check_bundle(bundle, now=NOW))
+            self.assertIs(error.code, Code.MALFORMED)
+
     def test_another_id_is_refused(self) -> None:
         error = refusal(PeerError, lambda: check_bundle(self.bundle, now=NOW, expected=ALICE.id))
         self.assertIs(error.code, Code.NOT_AUTHENTICATED)
@@ -220,6 +227,7 @@ class Bundles(SynchronousTestCase):
         self.assertEqual(restored.one_time_ids, frozenset())
 
     def test_decoding_is_total(self) -> None:
+        value: object
         packed = payloads.encode(self.key)
         for data in (b"", packed[:-1], packed + b"\0", b"\xc1", b"\x81" * 10_000, b"\x90", b"\xff"):
             self.assertIs(refusal(PeerError, payloads.decode, OneTimeKey, data).code, Code.MALFORMED)

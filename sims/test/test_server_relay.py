@@ -180,27 +180,28 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual((self.relay._held_by, self.relay._waiting_for), ({}, {}))
 
     def test_must_be_read(self) -> None:
-        """Who takes more only when it is read is not held for the slow, but for the full."""
+        """Who takes more only when it is read is not held for the slow."""
         self.a.must_be_read = self.b.congested = True
         self.send(self.a, self.b)
         self.assertEqual(self.a.calls, [])
-        self.b.full = True
-        self.send(self.a, self.b)
+
+    def test_acknowledgements_do_not_wait(self) -> None:
+        """Nobody is held for what it had to say: a peer that takes nothing would keep it from everybody."""
+        self.b.congested = True
+        self.relay.route(self.a, messages.ClientAck(src=self.a.id, dst=self.b.id))
+        self.assertEqual(self.a.calls, [])
+        self.relay.route(self.a, messages.ClientDisconnect(src=self.a.id, dst=self.b.id))
         self.assertEqual(self.a.calls, ["hold"])
 
     def test_needs_reading(self) -> None:
-        """Who has come to need reading is let go by the slow, not by the full."""
+        """Who has come to need reading is let go by all."""
         self.b.congested = self.c.congested = True
         self.send(self.a, self.b, self.c)
-        self.b.full = True
-        self.relay.needs_reading(self.a)
         self.assertTrue(self.a.held)
-        self.relay.drained(self.c)
-        self.assertTrue(self.a.held)
-        self.b.full = False
         self.relay.needs_reading(self.a)
         self.assertFalse(self.a.held)
         self.relay.drained(self.b)
+        self.relay.drained(self.c)
         self.assertEqual(self.a.calls.count("release"), 1)
 
     def test_needs_reading_without_being_held(self) -> None:
@@ -486,7 +487,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(len(self.b.server_end._pending), 1)
 
     def test_full(self) -> None:
-        """Who needs to be read sends to the slow until they are full, and not on."""
+        """Who needs to be read sends to the slow, and these are closed when too much waits for them."""
         self.patch(limits, "HARD_PENDING", (80, 10**6))
         c = Raw(self.network, "c", 3).handshake()
         # Neither b nor c uses a newer key; b must be read, as something waits for it.
@@ -495,10 +496,14 @@ class KeyTests(SynchronousTestCase):
             c.heard()
         self.assertTrue(self.b.server_end.must_be_read)
         d = Raw(self.network, "d", 4).handshake()
-        for _ in range(64 + 100):
+        for _ in range(64 + 80):
             self.b.say({"type": "error", "code": "internal", "src": 2, "dst": 4})
-        self.assertTrue(self.b.server_end.paused)
-        self.assertEqual(len(d.server_end._pending), 81)
+        self.assertEqual(len(d.server_end._pending), 80)
+        self.b.say({"type": "error", "code": "internal", "src": 2, "dst": 4})
+        self.network.settle()
+        self.assertFalse(self.b.server_end.paused)
+        self.assertFalse(self.network.server.relay.is_here(4))
+        self.assertTrue(d.server_end.finished)
 
 
 class SoakTests(SynchronousTestCase):

@@ -27,11 +27,15 @@ class Bounds(SynchronousTestCase):
     def test_a_name_may_have_so_many_characters(self) -> None:
         for phase in ("connect 1", "connect 3"):
             value = TOP_LEVEL[phase].object
-            arrived = wire.decode(changed(value, "name", "\U0001f600" * wire.MAX_NAME))
-            self.assertEqual(getattr(arrived, "name", None), "\U0001f600" * wire.MAX_NAME)
-            error = refusal(PeerError, wire.decode, changed(value, "name", "x" * (wire.MAX_NAME + 1)))
-            self.assertIs(error.code, Code.NAME_INVALID)
-            self.assertNotIn("x" * 10, str(error))
+            for char, count in (("\u540d", wire.MAX_NAME), ("\U0001f600", 66)):
+                arrived = wire.decode(changed(value, "name", char * count))
+                self.assertEqual(getattr(arrived, "name", None), char * count)
+                # Even so, an asker finds itself in the list.
+                self.assertIn(b'"id":1', wire.list_reply([ListEntry(name=char * count, id=1)], 48))
+            for name in ("x" * (wire.MAX_NAME + 1), "\U0001f600" * 67):
+                error = refusal(PeerError, wire.decode, changed(value, "name", name))
+                self.assertIs(error.code, Code.NAME_INVALID)
+                self.assertNotIn(name[:10], str(error))
 
     def test_an_offer_may_name_so_many_specs(self) -> None:
         for decode, value in (
@@ -212,6 +216,15 @@ class ListReplies(SynchronousTestCase):
                 frame = wire.encode(Secure.of(session_pair(spec=spec)[0].seal(inner)))
                 read = ack + wire.TERMINATOR + frame + wire.TERMINATOR
                 self.assertLessEqual(len(read), 2048, spec.name)
+
+    def test_leave_out_only_what_does_not_fit(self) -> None:
+        """A long name hides nobody but itself."""
+        entries = [ListEntry(name="x", id=number) for number in range(35)]
+        entries[15] = ListEntry(name="\u540d" * 128, id=15)
+        reply = from_server(wire.list_reply(entries, 32))
+        assert isinstance(reply, messages.ListReply)
+        self.assertNotIn(15, [entry.id for entry in reply.data])
+        self.assertIn(20, [entry.id for entry in reply.data])
 
     def test_are_as_long_as_they_may_be(self) -> None:
         for mac in (32, 48):
