@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ from twisted.application.app import run as run_app
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.logger import (
     FilteringLogObserver,
@@ -33,34 +35,46 @@ from twisted.python import usage
 from sims import specs
 from sims.errors import SimsError
 from sims.server.service import SeedServer, endpoint
+from sims.transport import LINGER
 from sims.version import __version__
 from sims.wire import MAX_NAME_JSON
 
 DEFAULT_SEED_LISTEN = "tcp:8080:interface=127.0.0.1"
 _MAX_ID = 2**31
+#: Seconds that a signal leaves to a server to take what was written.
+_HURRY = 0.3
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 # --- what both commands have in common --------------------------------------------------------------------------------
 
 
-class _Outcome:
-    """The exit status, for the console scripts; twistd has its own."""
+def _stop(status: int) -> None:
+    """End, with an exit status: twistd itself would always end with 0."""
+    from twisted.internet import reactor
 
-    status = 0
+    if status:
+        atexit.register(_exit, status)
+    core = cast("IReactorCore", reactor)
+    if core.running:
+        with contextlib.suppress(ReactorNotRunning):  # it is being stopped already
+            core.stop()
+    else:
+        core.callWhenRunning(core.stop)
+
+
+def _exit(status: int) -> None:
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(OSError, ValueError):
+            if stream is not None:
+                stream.flush()
+    os._exit(status)
 
 
 def _die(text: str) -> None:
     """Say why it ends, and end."""
-    from twisted.internet import reactor
-
-    _Outcome.status = 1
     print(f"{Path(sys.argv[0]).name}: {text}", file=sys.__stderr__, flush=True)
-    core = cast("IReactorCore", reactor)
-    if core.running:
-        core.stop()
-    else:
-        core.callWhenRunning(core.stop)
+    _stop(1)
 
 
 def _stdout_line(text: str) -> None:
@@ -323,16 +337,16 @@ class ConsoleService(Service):
         self._make_shell = make_shell
         self._terminal = terminal
         self._console: Any = None
+        self._left = False
 
     def startService(self) -> None:
         super().startService()
         from twisted.internet import reactor
 
         def leave(status: int) -> None:
-            _Outcome.status = status
-            core = cast("IReactorCore", reactor)
-            if core.running:
-                core.stop()
+            if not self._left:
+                self._left = True
+                _stop(status)
 
         if self._terminal:
             from sims.console.terminal import Terminal
@@ -347,10 +361,10 @@ class ConsoleService(Service):
         self._console.shell.client.start()
 
     def stopService(self) -> Deferred[None]:
-        """Leave: what was written is still sent, nothing more is waited for."""
+        """Leave: what was written is still sent; after a signal, hardly anything is waited for."""
         super().stopService()
         self._console.shell.stop()
-        closing: Deferred[None] = self._console.shell.client.close()
+        closing: Deferred[None] = self._console.shell.client.close(LINGER if self._left else _HURRY)
         return closing.addBoth(lambda _: self._console.close())
 
 
@@ -363,7 +377,7 @@ def _run(command: str) -> NoReturn:
 
     sys.argv = [sys.argv[0], "--nodaemon", command, *sys.argv[1:]]
     run_app(runApp, TwistdOptions)
-    raise SystemExit(_Outcome.status)
+    raise SystemExit(0)
 
 
 def run_server() -> NoReturn:

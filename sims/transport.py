@@ -141,8 +141,8 @@ class FrameReceiver(LineReceiver):
         if self.paused and self._release is None and not self._finished:
             self._release = self.clock.callLater(0, self._read_again)
 
-    def finish(self) -> None:
-        """Take nothing more, let the other end read what was written, then close."""
+    def finish(self, linger: float = LINGER) -> None:
+        """Take nothing more, let the other end read what was written, then close: after ``linger`` seconds at most."""
         if self._finished:
             return
         self._finished = True
@@ -153,7 +153,7 @@ class FrameReceiver(LineReceiver):
             cast("IConsumer", transport).unregisterProducer()
         if self.paused:
             self.resumeProducing()
-        self._linger = self.clock.callLater(LINGER, self._lingered)
+        self._linger = self.clock.callLater(linger, self._lingered)
         if ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport):
             # Closed at once, a socket with unread input resets the connection, and the last frame may be lost.
             transport.loseWriteConnection()

@@ -34,7 +34,7 @@ from sims.client.seed_hop import HopState
 from sims.crypto.primitives import Entropy
 from sims.errors import Code, LocalError, PeerError, SimsError, UnavailableError
 from sims.specs import CipherSpec
-from sims.transport import FrameReceiver
+from sims.transport import LINGER, FrameReceiver
 
 T = TypeVar("T")
 
@@ -246,8 +246,11 @@ class SeedClient:
 
         return self._wait(wanted, timeout, lambda ref: self.messenger.disconnect(to, ref))
 
-    def close(self) -> Deferred[None]:
-        """Leave: what was written is still sent; whoever waits for something hears ``unavailable``."""
+    def close(self, linger: float = LINGER) -> Deferred[None]:
+        """Leave: what was written is still sent; whoever waits for something hears ``unavailable``.
+
+        :param linger: seconds that the server has to take it.
+        """
         self._closed = True
         self._wanted = False
         for call in (self._retry, self._tick):
@@ -255,7 +258,7 @@ class SeedClient:
                 call.cancel()
         self._retry = self._tick = None
         if self._connection is not None:
-            self._connection.finish()
+            self._connection.finish(linger)
         if self._attempt is not None:
             self._attempt.cancel()
         connects, self._connects = self._connects, []
@@ -469,7 +472,7 @@ class SeedClient:
             self._tick.cancel()
             self._tick = None
         when = self.messenger.tick()
-        if self.messenger.events:
+        if self.messenger.events or (self.messenger.hop.frames and self._connection is not None):
             self.pump()
         elif when is not None:
             self._tick = self._clock.callLater(max(0.0, when - self._clock.seconds()), self._ticked)

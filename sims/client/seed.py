@@ -56,7 +56,7 @@ class SeedMessenger:
         self._entropy = entropy or SystemEntropy()
         self._offer = tuple(offer)
         self._allowed = tuple(allowed)
-        self.hop = SeedHop(name, own_id, offer, self._entropy, accepted=self._accepted)
+        self.hop = SeedHop(name, own_id, offer, self._entropy, clock=clock, accepted=self._accepted)
         self._names = Names(own_id, lambda: self.hop.send(messages.ListRequest()))
         self._peers: dict[int, Peer] = {}
         self._commands: deque[Callable[[], None]] = deque()  # wait for the session, or for a name before them
@@ -120,7 +120,13 @@ class SeedMessenger:
         for peer in list(self._peers.values()):
             if peer.deadline is not None and peer.deadline <= now:
                 self._give_up(peer, UnavailableError(f"{peer.id} did not answer within {OPEN_TIMEOUT:.0f} seconds"))
-        return min((peer.deadline for peer in self._peers.values() if peer.deadline is not None), default=None)
+        deadlines = [peer.deadline for peer in self._peers.values()]
+        if self.hop.waiting and self.hop.reply_due is not None:
+            if self.hop.reply_due <= now:
+                self.hop.replied()
+                self.hop.flush()
+            deadlines.append(self.hop.reply_due)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     @property
     def under_way(self) -> int:
@@ -193,6 +199,7 @@ class SeedMessenger:
 
     def _inner(self, message: messages.FromServer) -> None:
         if isinstance(message, messages.ListReply):
+            self.hop.replied()
             request = self._names.received(message)
             if request.asked:
                 clients = tuple(Contact(str(entry.id), entry.name) for entry in message.data)
@@ -280,7 +287,7 @@ class SeedMessenger:
             self.hop.send(messages.ClientDisconnect(src=self.id, dst=str(peer_id)))
             return
         if peer.session is None:
-            return  # of a conversation before this one: it goes out again when this one is open
+            return  # of a conversation before this one
         try:
             text = peer.open(message.data)
         except PeerError:

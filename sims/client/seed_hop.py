@@ -17,6 +17,11 @@ from sims.strictjson import Octets32, Pem
 
 #: Received frames without one of ours after which something is to be sent, so that keys move on.
 TURN_AFTER = 32
+#: How long a list reply is waited for (seconds), and received frames after which it is not.
+REPLY_TIMEOUT = 2.0
+BUSY_AFTER = 8
+
+_LIST = wire.encode(messages.ListRequest())
 
 
 class HopState(Enum):
@@ -42,6 +47,7 @@ class SeedHop:
         offer: Sequence[CipherSpec],
         entropy: Entropy,
         *,
+        clock: Callable[[], float],
         accepted: Callable[[Outgoing], None],
     ) -> None:
         self.name = name
@@ -51,10 +57,12 @@ class SeedHop:
         self.congested = False
         self._offer = tuple(offer)
         self._entropy = entropy
+        self._clock = clock
         self._accepted = accepted
         self._initiator: Initiator | None = None
         self._session: Session | None = None
         self._waiting: deque[tuple[bytes, Outgoing | None]] = deque()  # not yet sealed
+        self._reply_due: float | None = None
         self._unacknowledged: deque[tuple[int, Outgoing | None]] = deque()  # by the server: serial, message
         self._taken_since_sent = 0
 
@@ -92,6 +100,7 @@ class SeedHop:
         self._waiting.clear()
         self._unacknowledged.clear()
         self._taken_since_sent = 0
+        self._reply_due = None
         return unwritten
 
     def receive(self, frame: bytes) -> dict[str, Any] | None:
@@ -120,6 +129,15 @@ class SeedHop:
                 raise malformed(f"{type(message).__name__} in state {self.state.name}")
         return None
 
+    def replied(self) -> None:
+        """The reply to a list request has come, or is not waited for any longer."""
+        self._reply_due = None
+
+    @property
+    def reply_due(self) -> float | None:
+        """Until when nothing is sent, because a list reply is on its way."""
+        return self._reply_due
+
     def send(self, message: messages.InnerMessage, outgoing: Outgoing | None = None) -> None:
         """Seal and write an inner message, now or as soon as that is possible.
 
@@ -128,10 +146,20 @@ class SeedHop:
         self._waiting.append((wire.encode(message), outgoing))
 
     def flush(self) -> None:
-        """Seal what waits, as far as the keys and the socket allow."""
+        """Seal what waits, as far as the keys and the socket allow.
+
+        Nothing follows a list request before its reply: the original server keeps no key but its last, and its reply
+        and what we send would cross. Others need not be waited for so strictly, and may wait for us.
+        """
         session = self._session
         while session is not None and self._waiting and session.can_seal and not self.congested:
+            if self._reply_due is not None:
+                if self._clock() < self._reply_due and self._taken_since_sent < BUSY_AFTER:
+                    return
+                self._reply_due = None
             inner, outgoing = self._waiting.popleft()
+            if inner == _LIST:
+                self._reply_due = self._clock() + REPLY_TIMEOUT
             frame = wire.secure_frame(session.seal(inner))
             self._taken_since_sent = 0
             self._write(frame, session.serial, outgoing)

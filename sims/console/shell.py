@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sims.client import events
 from sims.client.connection import SeedClient
+from sims.client.events import Delivery
 from sims.console import commands, view
 from sims.errors import Code, LocalError, SimsError
 
@@ -32,10 +33,16 @@ class Shell:
         self._write = write
         self._leave = leave
         self._leaving_since: float | None = None
+        self._failed = False  # a text was not delivered, or something asked for at the end was not done
         self._look: IDelayedCall | None = None
 
     def show(self, event: events.Event) -> None:
         """Show an event."""
+        match event:
+            case events.State(state=Delivery.FAILED):
+                self._failed = True
+            case events.Problem() if self._leaving_since is not None:
+                self._failed = True
         text = view.to_json(event) if self.json else view.to_text(event)
         if text is not None:
             self._write(text)
@@ -115,7 +122,7 @@ class Shell:
         if under_way:
             text = f"left with {under_way} of what was asked for not done"
             self.show(events.Problem(code=Code.UNAVAILABLE, text=text))
-        self._leave(1 if under_way else 0)
+        self._leave(1 if under_way or self._failed else 0)
 
 
 def _recipient(to: str | int) -> str:

@@ -78,7 +78,7 @@ class TextTests(SynchronousTestCase):
         self.assertEqual(self.desk.messenger.under_way, 0)
 
     def test_replaced(self) -> None:
-        """What was not acknowledged when a conversation is replaced may have been shown: it fails, and what waits goes."""
+        """What is not acknowledged when a conversation is replaced may have been shown: it fails; what waits goes."""
         self.far.open()
         self.send("a", "b", "c")
         old = self.desk.take()

@@ -26,7 +26,7 @@ class FakeMember:
     def __init__(self, relay: Relay, member_id: int, name: str = "") -> None:
         self.id = member_id
         self.name = name or f"n{member_id}"
-        self.congested = self.full = self.must_be_read = False
+        self.congested = self.must_be_read = False
         self.held = False
         self.calls: list[str] = []
         self.got: list[dict[str, Any]] = []
@@ -214,7 +214,6 @@ class WaitingTests(SynchronousTestCase):
         self.relay.drained(self.a)
         self.assertFalse(self.a.held)
         self.relay.wait(self.a, self.a)
-        self.a.full = True
         self.relay.needs_reading(self.a)
         self.assertFalse(self.a.held)
         self.relay.wait(self.a, self.a)
