@@ -26,8 +26,10 @@ from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
+    LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     textFileLogObserver,
 )
 from twisted.python import usage
@@ -138,9 +140,17 @@ def log_warnings() -> ILogObserver:
     return _observer(LogLevel.warn)
 
 
+def _no_second_stop(event: LogEvent) -> Any:
+    # A signal while the reactor is being stopped makes it stop again, and complain of itself. That is no news.
+    failure = event.get("log_failure")
+    second = failure is not None and failure.check(ReactorNotRunning)
+    return PredicateResult.no if second else PredicateResult.maybe
+
+
 def _observer(level: Any) -> ILogObserver:
     stream = sys.__stderr__ or open(os.devnull, "w")  # noqa: SIM115 - open as long as the process
-    shown = FilteringLogObserver(textFileLogObserver(stream), [LogLevelFilterPredicate(defaultLogLevel=level)])
+    predicates: list[Any] = [_no_second_stop, LogLevelFilterPredicate(defaultLogLevel=level)]
+    shown = FilteringLogObserver(textFileLogObserver(stream), predicates)
     return cast("ILogObserver", shown)
 
 

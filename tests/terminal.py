@@ -9,6 +9,7 @@ import re
 import select
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -18,6 +19,12 @@ from tests.processes import TIMEOUT, Place, program
 
 _SEQUENCE = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 _WHERE = b"\x1b[6n"  # where is the cursor?
+# Makes the terminal that of the new session, so that its Ctrl-C becomes a signal, as a shell would do.
+_TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class TerminalConsole:
@@ -36,8 +43,9 @@ class TerminalConsole:
         self._changed = threading.Condition()
         self._looked = 0
         self._hung_up = False
+        options = ["--seed", f"tcp:127.0.0.1:{port}", "--name", name]
         self.popen = subprocess.Popen(
-            [program(command[0]), *command[1:], "--seed", f"tcp:127.0.0.1:{port}", "--name", name, *args],
+            [sys.executable, "-c", _TAKE_TERMINAL, program(command[0]), *command[1:], *options, *args],
             stdin=self._terminal,
             stdout=self._terminal,
             stderr=subprocess.PIPE,
@@ -49,7 +57,11 @@ class TerminalConsole:
         self._reader.start()
 
     def type(self, text: str) -> None:
-        """Press keys; ``\\r`` is Enter."""
+        """Press keys, when nothing is being shown; ``\\r`` is Enter.
+
+        While something is printed, the terminal is as it is outside the line editor: Ctrl-D is lost then.
+        """
+        self._settle()
         os.write(self._screen, text.encode("utf-8"))
 
     def see(self, text: str, timeout: float = TIMEOUT) -> None:
@@ -83,9 +95,11 @@ class TerminalConsole:
     def wait_exit(self, timeout: float = TIMEOUT) -> int:
         """Wait for its end; gives the exit status."""
         try:
-            return self.popen.wait(timeout)
+            status = self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it did not end within {timeout:g} seconds:\n{self.shown}") from None
+        self._settle()
+        return status
 
     def errors(self) -> str:
         """What it wrote to standard error, once it has ended."""
@@ -108,11 +122,11 @@ class TerminalConsole:
         if self.popen.stderr is not None:
             self.popen.stderr.close()
 
-    def settle(self, timeout: float = TIMEOUT) -> None:
+    def _settle(self) -> None:
         """Wait until nothing more has been shown for a moment."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + TIMEOUT
         with self._changed:
-            while self._changed.wait(0.3) and time.monotonic() < deadline:
+            while self._changed.wait(0.25) and time.monotonic() < deadline:
                 pass
 
     def _read(self) -> None:

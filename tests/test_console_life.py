@@ -57,21 +57,20 @@ class LeavingTests(ProcessTestCase):
     def test_left_undone(self) -> None:
         """Without a server, or an answer, what was asked for is left undone after ten seconds: it says so, exits 1."""
         server = self.start_server()
-        self.start_peer(server.port, "bob", 8)
+        bob = self.start_peer(server.port, "bob", 8)
         began = time.monotonic()
         away = self.start_console("tcp:127.0.0.1:1", "ann")
-        away.do("send", to="8", text="hello")
-        away.end_input()
-        unanswered = self.start_console(server.port, "ann")
-        unanswered.do("connect", to="8")
-        unanswered.end_input()
-        self.assertEqual(away.wait_exit(LEAVES_WITHIN), 1, away.describe("the exit status"))
-        self.assertGreater(time.monotonic() - began, 9.5)
-        away.take("state", state="queued")
-        self.assertEqual([told["code"] for told in away.all("error")], ["unavailable", "unavailable"])
-        self.assertEqual(unanswered.wait_exit(LEAVES_WITHIN), 1, unanswered.describe("the exit status"))
-        self.assertEqual({told["code"] for told in unanswered.all("error")}, {"unavailable"})
-        self.assertEqual((away.err, unanswered.err), ([], []))
+        unanswered = self.start_console(server.port, "ann", "--id", "7")
+        for console in (away, unanswered):
+            console.do("send", to="8", text="hello")
+            console.end_input()
+        next_event(bob, "opened", 7)  # it reads nothing more
+        for console, errors in ((away, 2), (unanswered, 1)):
+            self.assertEqual(console.wait_exit(LEAVES_WITHIN), 1, console.describe("the exit status"))
+            self.assertGreater(time.monotonic() - began, 9.5)
+            self.assertNotIn("delivered", [told["state"] for told in console.all("state")])
+            self.assertEqual([told["code"] for told in console.all("error")], ["unavailable"] * errors)
+            self.assertEqual(console.err, [])
 
     def test_nothing_to_do(self) -> None:
         """No input at all: it leaves at once."""

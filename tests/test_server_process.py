@@ -14,7 +14,7 @@ from twisted.trial.unittest import SkipTest
 
 from sims import __version__
 from tests.peers.seed_peer import SeedPeer
-from tests.processes import LOOPBACK, Place, ProcessTestCase, Server
+from tests.processes import LOOPBACK, TIMEOUT, Place, ProcessTestCase, Server
 from tests.talk import next_event, say
 
 TWISTD = ("twistd", "-n", "sims-server")
@@ -254,8 +254,12 @@ class EndTests(ProcessTestCase):
             for number in (signal.SIGTERM, signal.SIGINT):
                 server = self.start_server(command=command)
                 peers = [self.start_peer(server.port, f"peer{n}", n) for n in range(1, 4)]
-                greeting = socket.create_connection(("127.0.0.1", server.port), 10)  # in the middle of a handshake
+                greeting = SeedPeer("127.0.0.1", server.port, "greeting", 9, timeout=TIMEOUT)
+                greeting.dial()
                 self.addCleanup(greeting.close)
+                head = {"type": "connect", "phase": 1, "name": "greeting", "id": 9}
+                greeting.send_frame({**head, "ciphers": greeting.specs, "data": {}})
+                greeting._phase(2, greeting.specs)  # in the middle of a handshake
                 began = time.monotonic()
                 status = server.stop(number)
                 took = time.monotonic() - began
@@ -266,7 +270,8 @@ class EndTests(ProcessTestCase):
                 for peer in peers:
                     with self.assertRaises(EOFError):
                         peer.recv_inner()
-                self.assertEqual(greeting.recv(1), b"")
+                with self.assertRaises(EOFError):
+                    greeting.recv_frame()
 
     def test_again(self) -> None:
         """A second start on the same port works right after the first has ended, with clients still connected."""
