@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from sims.strictjson import Digest, Octets, Octets16, Octets32, Pem
 
@@ -258,3 +258,54 @@ Relayed = ClientConnect | ClientCom | ClientAck | ClientDisconnect
 FromClient = ListRequest | Relayed | Error
 FromServer = ListReply | Relayed | Error
 InnerMessage = ListRequest | ListReply | Relayed | Error
+
+
+# --- the same again, with plain bytes ---------------------------------------------------------------------------------
+#
+# For the commonest messages, which the library then reads and writes without a call back for each field. Whether base64
+# was in its one form is for the reader to see (:func:`sims.wire.read_box`).
+
+_Mac = Annotated[bytes, Meta(min_length=32, max_length=48)]
+_Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
+_Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+_PemBytes = Annotated[bytes, Meta(min_length=215, max_length=215)]
+
+
+class PlainSaData(Struct, frozen=True):
+    """As :class:`SaData`."""
+
+    hash: _Mac
+    iv: _Bytes16
+    random: _Bytes32
+
+
+class PlainPayload(Struct, frozen=True):
+    """As :class:`Payload`."""
+
+    ciphertext: bytes
+    public_key: _PemBytes
+
+
+class PlainSecure(Struct, tag_field="type", tag="secure", frozen=True, rename={"sa_data": "sa-data"}):
+    """As :class:`Secure`."""
+
+    sa_data: PlainSaData
+    payload: PlainPayload
+
+
+class PlainBox(Struct, frozen=True):
+    """The five fields of a box, of the sizes that :class:`SealedBox` has."""
+
+    hash: _Mac
+    iv: _Bytes16
+    public_key: _PemBytes
+    ciphertext: bytes
+    random: _Bytes32
+
+
+class PlainCom(Struct, tag_field="type", tag="client-com", frozen=True):
+    """A :class:`ClientCom` that is passed on."""
+
+    src: int | str
+    dst: int | str
+    data: PlainBox

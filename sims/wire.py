@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import re
 from binascii import b2a_base64
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from sims.errors import Code, PeerError, malformed
 from sims.messages import (
@@ -41,6 +41,11 @@ from sims.messages import (
     ListRequest,
     Message,
     Payload,
+    PlainBox,
+    PlainCom,
+    PlainPayload,
+    PlainSaData,
+    PlainSecure,
     SaData,
     Secure,
 )
@@ -239,48 +244,8 @@ def from_server(value: dict[str, Any]) -> FromServer:
 # which the keys and values of its type need holds no key twice and none that is unknown, so that :func:`parse` would
 # find nothing more to refuse. Whatever is otherwise takes the long way, which says what is wrong with it.
 
-_Mac = Annotated[bytes, Meta(min_length=32, max_length=48)]
-_Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
-_Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
-_PemBytes = Annotated[bytes, Meta(min_length=215, max_length=215)]
-
-
-class _PlainSaData(Struct, frozen=True):
-    hash: _Mac
-    iv: _Bytes16
-    random: _Bytes32
-
-
-class _PlainPayload(Struct, frozen=True):
-    ciphertext: bytes
-    public_key: _PemBytes
-
-
-class _PlainSecure(Struct, tag_field="type", tag="secure", frozen=True, rename={"sa_data": "sa-data"}):
-    sa_data: _PlainSaData
-    payload: _PlainPayload
-
-
-class PlainBox(Struct, frozen=True):
-    """The five fields of a box, of the sizes that :class:`~sims.messages.SealedBox` has."""
-
-    hash: _Mac
-    iv: _Bytes16
-    public_key: _PemBytes
-    ciphertext: bytes
-    random: _Bytes32
-
-
-class PlainCom(Struct, tag_field="type", tag="client-com", frozen=True):
-    """A :class:`~sims.messages.ClientCom` that is passed on."""
-
-    src: int | str
-    dst: int | str
-    data: PlainBox
-
-
 # (Of a single type the library would not ask for the key "type".)
-_secure_or_ack = msgspec.json.Decoder(_PlainSecure | Ack)
+_secure_or_ack = msgspec.json.Decoder(PlainSecure | Ack)
 _com_or_ack = msgspec.json.Decoder(PlainCom | ClientAck)
 _SECURE_QUOTES = 2 * (8 + 6)
 _COM_QUOTES = 2 * (9 + 6)
@@ -295,7 +260,7 @@ def read_box(frame: bytes) -> PlainBox | None:
         found = _secure_or_ack.decode(frame)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    if not isinstance(found, _PlainSecure) or len(found.sa_data.hash) not in Digest.sizes:
+    if not isinstance(found, PlainSecure) or len(found.sa_data.hash) not in Digest.sizes:
         return None
     sealed, payload = found.sa_data, found.payload
     return PlainBox(sealed.hash, sealed.iv, payload.public_key, payload.ciphertext, sealed.random)
@@ -323,8 +288,8 @@ def read_relayed(data: bytes) -> PlainCom | ClientAck | None:
 
 def secure_frame(box: BoxFields) -> bytes:
     """The frame of the ``secure`` that carries a box, without a terminator."""
-    sa_data = _PlainSaData(box.hash, box.iv, box.random)
-    return _encoder.encode(_PlainSecure(sa_data, _PlainPayload(box.ciphertext, box.public_key)))
+    sa_data = PlainSaData(box.hash, box.iv, box.random)
+    return _encoder.encode(PlainSecure(sa_data, PlainPayload(box.ciphertext, box.public_key)))
 
 
 def _base64_ends_well(data: bytes) -> bool:

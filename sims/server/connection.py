@@ -142,7 +142,7 @@ class SeedConnection(FrameReceiver):
             "client {id} connected from {address} with {spec}", id=self.id, address=self._address, spec=session.spec
         )
 
-    def _inner(self, inner: dict[str, Any] | wire.PlainCom | messages.ClientAck) -> None:
+    def _inner(self, inner: dict[str, Any] | messages.PlainCom | messages.ClientAck) -> None:
         # The frame was authentic. What is wrong inside is answered, and the connection goes on.
         try:
             message = wire.from_client(inner) if isinstance(inner, dict) else inner
@@ -277,7 +277,7 @@ class SeedConnection(FrameReceiver):
         self._pending_bytes = 0
 
 
-def _read_inner(plaintext: bytes) -> dict[str, Any] | wire.PlainCom | messages.ClientAck:
+def _read_inner(plaintext: bytes) -> dict[str, Any] | messages.PlainCom | messages.ClientAck:
     """The inner message, or the JSON object that may be one.
 
     :raises PeerError: ``malformed``, for what is no JSON object: it may be an authentic frame with a changed iv.

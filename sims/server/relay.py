@@ -78,7 +78,7 @@ class Relay:
         others = [member for member in self._members.values() if member is not asker]
         return [messages.ListEntry(name=member.name, id=member.id) for member in [asker, *others]]
 
-    def route(self, sender: Member, message: messages.Relayed | wire.PlainCom | messages.Error) -> None:
+    def route(self, sender: Member, message: messages.Relayed | messages.PlainCom | messages.Error) -> None:
         """Give a message to its recipient, as it was but encoded anew.
 
         :raises PeerError: ``malformed``, ``not-sender``, ``unknown-recipient``, ``too-large``; nobody got it then.
