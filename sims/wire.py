@@ -348,7 +348,7 @@ MAX_INNER = (MAX_FRAME - _secure_size(0, 48)) // 4 * 3
 MAX_TEXT = (MAX_INNER - 640) // 4 * 3
 
 #: The original client reads with one ``recv(2048)``: what it is sent at once must not be longer.
-_ORIGINAL_READS = 2048
+ORIGINAL_READS = 2048
 #: The longest list reply that the format knows, for any spec.
 MAX_LIST_REPLY = 1146
 
@@ -358,7 +358,7 @@ def list_reply(entries: list[ListEntry], mac: int) -> bytes:
 
     :param mac: the size of the session's MAC, bytes.
     """
-    room = _ORIGINAL_READS - 2 * len(TERMINATOR) - len(encode(Ack())) - _secure_size(0, mac)
+    room = ORIGINAL_READS - 2 * len(TERMINATOR) - len(encode(Ack())) - _secure_size(0, mac)
     limit = min(MAX_LIST_REPLY, room // 4 * 3)
     kept: list[ListEntry] = []
     size = len(encode(ListReply(data=[])))

@@ -53,6 +53,8 @@ class SeedConnection(FrameReceiver):
         self._pending_bytes = 0
         self._taken_since_sent = 0
         self._deadline: IDelayedCall | None = None
+        self._unsaid: list[bytes] = []
+        self._unsaid_size = 0
 
     # --- the connection ---
 
@@ -65,6 +67,11 @@ class SeedConnection(FrameReceiver):
         super().connectionLost(reason)
         self._leave()
         self._factory.connections.discard(self)
+        self._factory.unsaid.discard(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self._factory.push()
 
     def frame_received(self, frame: bytes) -> None:
         try:
@@ -102,9 +109,29 @@ class SeedConnection(FrameReceiver):
                 raise malformed(f"{type(message).__name__} in state {self.state.name}")
 
     def _acknowledge(self) -> None:
-        # By itself: the original client reads a segment at a time, and expects whole frames in it.
-        self.send_frame(_ACK)
-        self.flush()
+        self._say(_ACK)
+
+    def _say(self, frame: bytes) -> None:
+        """Write a frame, together with others that go out in the same breath.
+
+        Never with more than the original client reads at once: it expects whole frames in it.
+        """
+        if self.finished:
+            return
+        size = len(frame) + len(wire.TERMINATOR)
+        if self._unsaid and self._unsaid_size + size > wire.ORIGINAL_READS:
+            self.push()
+        self._unsaid.append(frame)
+        self._unsaid_size += size
+        self._factory.unsaid.add(self)
+
+    def push(self) -> None:
+        """Hand what was said to the operating system."""
+        self._factory.unsaid.discard(self)
+        if self._unsaid:
+            frames, self._unsaid, self._unsaid_size = self._unsaid, [], 0
+            self.send_frame(wire.TERMINATOR.join(frames))
+            self.flush()
 
     def _take(self, box: BoxLike) -> None:
         session = self._session
@@ -124,7 +151,7 @@ class SeedConnection(FrameReceiver):
         spec = self._responder.answer(message.ciphers)
         self.id, self.name = message.id, message.name
         self.state = State.KEYING
-        self.send_frame(wire.encode(messages.Connect2(ciphers=spec.name)))
+        self._say(wire.encode(messages.Connect2(ciphers=spec.name)))
 
     def _key(self, message: messages.Connect3) -> None:
         if message.id != self.id or message.name != self.name:
@@ -137,7 +164,7 @@ class SeedConnection(FrameReceiver):
         self.MAX_LENGTH = wire.MAX_FRAME
         self._cancel_deadline()
         answer = messages.ServerKeys(public_key=Pem(keys.public_key), server_random=Octets32(keys.random))
-        self.send_frame(wire.encode(messages.Connect4(ciphers=message.ciphers, data=answer)))
+        self._say(wire.encode(messages.Connect4(ciphers=message.ciphers, data=answer)))
         self.log.info(
             "client {id} connected from {address} with {spec}", id=self.id, address=self._address, spec=session.spec
         )
@@ -187,6 +214,7 @@ class SeedConnection(FrameReceiver):
 
     def close(self) -> None:
         """The server stops: let the client read what it was sent, unless it does not."""
+        self.push()
         self._leave()
         if self.write_blocked:
             self.abort()
@@ -204,6 +232,7 @@ class SeedConnection(FrameReceiver):
                 self._relay.wait(self, self)
         else:
             self._drain()
+            self._factory.push()
 
     def _drain(self) -> None:
         session = self._session
@@ -227,8 +256,7 @@ class SeedConnection(FrameReceiver):
 
     def _seal(self, session: Session, inner: bytes) -> None:
         self._taken_since_sent = 0
-        self.send_frame(wire.secure_frame(session.seal(inner)))
-        self.flush()
+        self._say(wire.secure_frame(session.seal(inner)))
 
     def _expect_progress(self) -> None:
         if self._deadline is None and not self.finished:
@@ -263,6 +291,7 @@ class SeedConnection(FrameReceiver):
         if told and self._session is not None and self._session.can_seal:
             self._pending.clear()
             self.deliver(wire.encode(messages.Error(code=error.code)))
+        self.push()
         self._leave()
         self.finish()
 
@@ -316,6 +345,12 @@ class SeedServerFactory(Factory[SeedConnection]):
         self.entropy = entropy or SystemEntropy()
         self.allowed = allowed
         self.connections: set[SeedConnection] = set()
+        self.unsaid: set[SeedConnection] = set()  # those with something that was said and not pushed
+
+    def push(self) -> None:
+        """Hand to the operating system what was said on all connections."""
+        while self.unsaid:
+            self.unsaid.pop().push()
 
     def buildProtocol(self, addr: IAddress | None) -> SeedConnection:
         connection = SeedConnection(self, str(getattr(addr, "host", addr)))
