@@ -442,6 +442,7 @@ class WholeTests(SynchronousTestCase):
         use_cheap_keys(self)
         network = Network(2, delay=(0.0, 0.02), most_pieces=2, cheap=True)
         bob = Driven(network, "bob", 2).dial()
+        network.run_until(lambda: bob.ready)
         left: list[int] = []
         transport = StringTransport()
 
