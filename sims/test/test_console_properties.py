@@ -26,7 +26,7 @@ except ImportError:
 
 else:
     many = settings(
-        deadline=None, derandomize=True, max_examples=150, database=None, suppress_health_check=list(HealthCheck)
+        deadline=None, derandomize=True, max_examples=60, database=None, suppress_health_check=list(HealthCheck)
     )
     #: Texts in which lines end in every way there is.
     words = st.lists(

@@ -38,7 +38,7 @@ else:
     )
 
     many = settings(
-        deadline=None, derandomize=True, max_examples=100, database=None, suppress_health_check=list(HealthCheck)
+        deadline=None, derandomize=True, max_examples=40, database=None, suppress_health_check=list(HealthCheck)
     )
     plain = st.recursive(
         st.none() | st.booleans() | st.integers() | st.binary(max_size=70) | st.text(max_size=20) | st.floats(),

@@ -32,7 +32,7 @@ else:
         max_size=30,
     )
     slow = settings(
-        deadline=None, derandomize=True, max_examples=40, database=None, suppress_health_check=list(HealthCheck)
+        deadline=None, derandomize=True, max_examples=20, database=None, suppress_health_check=list(HealthCheck)
     )
 
     def run(conversation: Conversation, story: list[tuple[str, int, int]]) -> int:
@@ -102,7 +102,7 @@ else:
             self.assertEqual(snapshot(session), before)
 
     class Boxes(SynchronousTestCase):
-        @settings(slow, max_examples=50)
+        @settings(slow, max_examples=30)
         @given(
             field=st.sampled_from(Box._fields),
             cut=st.tuples(st.integers(0, 220), st.integers(0, 220)),

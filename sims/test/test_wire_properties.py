@@ -37,7 +37,7 @@ else:
     OBJECTS = [json.loads(frame) for frame in FRAMES]
 
     many = settings(
-        deadline=None, derandomize=True, max_examples=150, database=None, suppress_health_check=list(HealthCheck)
+        deadline=None, derandomize=True, max_examples=80, database=None, suppress_health_check=list(HealthCheck)
     )
     #: What a mutation puts into a frame: what JSON is made of, and what it is not.
     pieces = st.one_of(
@@ -89,7 +89,7 @@ else:
         def test_of_any_json(self, value: object) -> None:
             self.total(json.dumps(value).encode("ascii"))
 
-        @settings(many, max_examples=400)
+        @settings(many, max_examples=150)
         @given(
             frame=st.sampled_from(FRAMES),
             changes=st.lists(
@@ -103,7 +103,7 @@ else:
                 frame = frame[:start] + (removed * 2 if doubled else piece) + frame[start + length :]
             self.total(frame)
 
-        @settings(many, max_examples=400)
+        @settings(many, max_examples=150)
         @given(chosen=st.sampled_from(OBJECTS), at=st.integers(0, 20), key=st.integers(0, 20), value=values)
         def test_of_a_message_with_anything_in_a_field(
             self, chosen: dict[str, object], at: int, key: int, value: object
