@@ -7,8 +7,10 @@ both directions tell when they are congested.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import cast
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import (
     IConsumer,
     IDelayedCall,
@@ -17,7 +19,6 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITCPTransport,
     ITransport,
-    IWriteDescriptor,
 )
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
@@ -46,8 +47,7 @@ class _WriteSide:
         self._frames.write_side_changed()
 
     def resumeProducing(self) -> None:
-        self._frames.write_blocked = False
-        self._frames.write_side_changed()
+        self._frames.drained()
 
     def stopProducing(self) -> None:
         pass  # connectionLost says so, too
@@ -71,6 +71,7 @@ class FrameReceiver(LineReceiver):
         self._frame_deadline: IDelayedCall | None = None
         self._linger: IDelayedCall | None = None
         self._release: IDelayedCall | None = None
+        self._direct: Callable[[bytes], int | BaseException] | None = None  # while the transport has nothing buffered
 
     # --- what Twisted calls ---
 
@@ -78,6 +79,7 @@ class FrameReceiver(LineReceiver):
         transport = self._stream
         if ITCPTransport.providedBy(transport):
             _tune(transport)
+        self._direct = _direct(transport)
         if IConsumer.providedBy(transport):
             cast("IConsumer", transport).registerProducer(_WriteSide(self), True)
 
@@ -116,16 +118,23 @@ class FrameReceiver(LineReceiver):
     def send_frame(self, frame: bytes) -> None:
         """Write one frame; nothing after :meth:`finish`."""
         if not self._finished:
+            self._direct = None
             self._stream.write(frame + TERMINATOR)
 
-    def flush(self) -> None:
-        """Hand what was written to the operating system now, where the transport can: as a segment of its own, and
-        without another round of the reactor.
-        """
-        transport = self.transport
-        if not self._finished and not self.write_blocked and IWriteDescriptor.providedBy(transport):
-            # An error is met again, and dealt with, when the reactor writes the next time.
-            cast("IWriteDescriptor", transport).doWrite()
+    def send_at_once(self, frame: bytes) -> None:
+        """Write one frame now, as a segment of its own, without another round of the reactor if that can be done."""
+        if self._finished:
+            return
+        data = frame + TERMINATOR
+        if self._direct is not None:
+            # Nothing is buffered. What is not taken now, for whatever reason, is the reactor's to write.
+            taken = self._direct(data)
+            if taken == len(data):
+                return
+            self._direct = None
+            if isinstance(taken, int):
+                data = data[taken:]
+        self._stream.write(data)
 
     def hold(self) -> None:
         """Stop reading until :meth:`release`."""
@@ -172,6 +181,12 @@ class FrameReceiver(LineReceiver):
             transport.abortConnection()
         else:
             transport.loseConnection()
+
+    def drained(self) -> None:
+        """What was buffered has gone."""
+        self._direct = _direct(self._stream)
+        self.write_blocked = False
+        self.write_side_changed()
 
     # --- what subclasses override ---
 
@@ -223,6 +238,13 @@ class FrameReceiver(LineReceiver):
             if deadline is not None:
                 deadline.cancel()
         self._frame_deadline = self._release = None
+
+
+def _direct(transport: ITransport) -> Callable[[bytes], int | BaseException] | None:
+    """How a transport writes to its socket, if it has one of its own (TLS writes records)."""
+    if ISSLTransport.providedBy(transport) or not isinstance(transport, FileDescriptor):
+        return None
+    return transport.writeSomeData
 
 
 def _tune(transport: ITCPTransport) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hmac
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -108,23 +107,33 @@ def _inner_sizes() -> list[int]:
     return [len(wire.encode(com_message(1, 2))), len(wire.encode(ack_message(2, 1)))]
 
 
-def floor_of(spec: CipherSpec, seconds: float) -> Floor:
-    """The floor, measured in a process of its own while this one does as much work, as the load's clients do."""
-    command = [sys.executable, "-m", "tests.bench", "floor", spec.name]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    if child.stdin is None or child.stdout is None:
-        raise SystemExit("no pipes")
-    own_work, _ = primitives_of(spec)
-    end = time.monotonic() + seconds
-    with child.stdin as wake, child.stdout as done:
+class FloorTimer:
+    """The floor, timed in a process of its own while this one does as much work, as the load's clients do.
+
+    It is timed in slices, between those of the load: what the machine does meanwhile then meets both alike.
+    """
+
+    def __init__(self, spec: CipherSpec) -> None:
+        command = [sys.executable, "-m", "tests.bench", "floor", spec.name]
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._own_work, _ = primitives_of(spec)
+
+    def run(self, seconds: float) -> None:
+        """Time the primitives for so long."""
+        wake, done = self._child.stdin, self._child.stdout
+        if wake is None or done is None:
+            raise SystemExit("no pipes")
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             os.write(wake.fileno(), b".")
-            own_work(bytes(TEXT_SIZE))
+            self._own_work(bytes(TEXT_SIZE))
             os.read(done.fileno(), 1)
-        wake.close()
-        relay, trial = (float(figure) for figure in done.read().split())
-    child.wait()
-    return Floor(relay, trial)
+
+    def finish(self) -> Floor:
+        """The mean of all slices."""
+        out, _ = self._child.communicate()
+        relay, trial = (float(figure) for figure in out.split())
+        return Floor(relay, trial)
 
 
 # --- the load ---------------------------------------------------------------------------------------------------------
@@ -147,11 +156,12 @@ def ack_message(src: int, dst: int) -> messages.ClientAck:
 
 
 class Load(NamedTuple):
-    """What a load came to: messages that arrived, seconds of the server's CPU, further trials of kept keys."""
+    """What a load came to: messages that arrived, seconds of the server's CPU, further trials; and the floor."""
 
     messages: int
     cpu: float
     trials: int
+    floor: Floor
 
 
 def cpu_of(pid: int) -> float:
@@ -163,8 +173,8 @@ def run_load(port: int, server: int, spec: CipherSpec, clients: int, seconds: fl
     """Let pairs of clients talk, each with one text in flight, and measure the server from the outside."""
     command = [sys.executable, "-m", "tests.bench", "load", str(port), str(server), spec.name, str(clients)]
     done = subprocess.run([*command, str(seconds)], stdout=subprocess.PIPE, text=True, check=True)
-    count, cpu, trials = done.stdout.split()
-    return Load(int(count), float(cpu), int(trials))
+    count, cpu, trials, relay, trial = done.stdout.split()
+    return Load(int(count), float(cpu), int(trials), Floor(float(relay), float(trial)))
 
 
 def start_server(folder: str) -> tuple[subprocess.Popen[str], int]:
@@ -193,15 +203,12 @@ def bench_seed(seconds: float, rounds: int) -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     server, port = start_server(folder)
                     try:
-                        before = floor_of(spec, seconds / 3)
                         load = run_load(port, server.pid, spec, clients, seconds)
-                        after = floor_of(spec, seconds / 3)
                     finally:
                         server.terminate()
                         server.wait(10)
                 trials = load.trials / load.messages
-                relay = statistics.mean((before.relay, after.relay))
-                floor = 1 / (relay + trials * statistics.mean((before.trial, after.trial)))
+                floor = 1 / (load.floor.relay + trials * load.floor.trial)
                 rate = load.messages / load.cpu
                 rows.append((rate / floor, rate, floor, trials))
             ratio, rate, floor, trials = sorted(rows)[len(rows) // 2]
@@ -213,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     seed = commands.add_parser("seed", help="the seed's relay, for each spec, with 2 and with 100 clients")
-    seed.add_argument("--seconds", type=float, default=4.0, help="how long each load lasts (default: 4)")
+    seed.add_argument("--seconds", type=float, default=6.0, help="how long each load lasts (default: 6)")
     seed.add_argument("--rounds", type=int, default=3, help="of which the median is printed (default: 3)")
     floor = commands.add_parser(
         "floor", help="(used by the others) time the primitives, one for each byte of standard input"
@@ -234,9 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         case "load":
             from tests.bench_load import load as put_load
 
-            print(
-                *put_load(chosen.port, chosen.server, specs.by_names([chosen.spec])[0], chosen.clients, chosen.seconds)
-            )
+            spec = specs.by_names([chosen.spec])[0]
+            done = put_load(chosen.port, chosen.server, spec, chosen.clients, chosen.seconds)
+            print(done.messages, done.cpu, done.trials, *done.floor)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 from twisted.internet import reactor
@@ -15,9 +16,13 @@ from sims.crypto.seed import End, Initiator, Keys, Session, TrialOrder
 from sims.specs import CipherSpec
 from sims.strictjson import Octets32, Pem
 from sims.transport import FrameReceiver
-from tests.bench import ack_message, com_message, cpu_of
+from tests.bench import FloorTimer, Load, ack_message, com_message, cpu_of
 
+#: Seconds: before anything is measured, of each slice of the load, before each slice, and after it.
 WARM_UP = 0.5
+SLICE = 0.5
+SETTLE = 0.05
+REST = 0.2
 
 
 class Trials:
@@ -95,27 +100,35 @@ class Client(FrameReceiver):
             self.send_frame(wire.encode(messages.Secure.of(self._session.seal(wire.encode(inner)))))
 
 
-def load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float) -> tuple[int, float, int]:
-    """Messages that arrived, seconds of the server's CPU, and further trials, in ``seconds`` after a warm-up."""
-    result: tuple[int, float, int] = (0, 0.0, 0)
+def load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float) -> Load:
+    """Put load on the server for ``seconds`` after a warm-up, in slices with slices of the floor between them."""
+    timer = FloorTimer(spec)
+    spent = [0.0, 0.0, 0.0]
 
     async def run() -> None:
-        nonlocal result
         people = [Client(number, number ^ 1, spec) for number in range(2, 2 + clients)]
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
         await gatherResults([connectProtocol(endpoint, person) for person in people])
         await gatherResults([person.ready for person in people])
         for person in people:
             person.say(com_message(person._id, person._peer_id))
+
+        def figures() -> tuple[float, float, float]:
+            return sum(p.received for p in people), cpu_of(server), sum(p.trials.count for p in people)
+
         await deferLater(reactor, WARM_UP)
-        before = sum(p.received for p in people), cpu_of(server), sum(p.trials.count for p in people)
-        await deferLater(reactor, seconds)
-        after = sum(p.received for p in people), cpu_of(server), sum(p.trials.count for p in people)
-        result = after[0] - before[0], after[1] - before[1], after[2] - before[2]
+        for _ in range(max(1, round(seconds / SLICE))):
+            await deferLater(reactor, SETTLE)
+            before = figures()
+            await deferLater(reactor, SLICE)
+            for index, (early, late) in enumerate(zip(before, figures(), strict=True)):
+                spent[index] += late - early
+            time.sleep(REST)  # nothing is read here, and the server comes to rest
+            timer.run(SLICE / 2)
 
     try:
         react(lambda _: Deferred.fromCoroutine(run()))
     except SystemExit as done:
         if done.code:
             raise
-    return result
+    return Load(int(spent[0]), spent[1], int(spent[2]), timer.finish())

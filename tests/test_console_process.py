@@ -198,9 +198,17 @@ class FileTests(ProcessTestCase):
         """Each name has an id of its own, and keeps it."""
         folder = str(self.place.home / "shared")
         names = ("ann", "bob", "../ann", "a/b", "Ève")
-        first = [self.run_once(name, "--dir", folder).id for name in names]
+
+        def ids() -> list[str]:
+            consoles = [self.start_console(self.server.port, name, "--dir", folder) for name in names]
+            for console in consoles:
+                console.ready().do("quit")
+            self.assertEqual([console.wait_exit() for console in consoles], [0] * len(names))
+            return [console.id for console in consoles]
+
+        first = ids()
         self.assertEqual(len({*first}), len(names))
-        self.assertEqual([self.run_once(name, "--dir", folder).id for name in names], first)
+        self.assertEqual(ids(), first)
 
     def test_default_folder(self) -> None:
         """The user's data folder: for its owner alone, an id for each name."""
@@ -222,19 +230,21 @@ class FileTests(ProcessTestCase):
         self.run_once("ann", "--dir", str(folder))
         path = next(folder.iterdir())
         path.write_text("what?\n")
-        self.check_refused(str(path), "--seed", "tcp:127.0.0.1:1", "--name", "ann", "--dir", str(folder))
+        self.check_refused((str(path), "--seed", "tcp:127.0.0.1:1", "--name", "ann", "--dir", str(folder)))
         self.assertEqual(path.read_text(), "what?\n")
 
     def test_bad_options(self) -> None:
         """What is wrong with the options is said in a line on standard error, with an exit status."""
         name, seed = ("--name", "ann"), ("--seed", "tcp:127.0.0.1:1")
-        self.check_refused("--seed", *name)
-        self.check_refused("--name", *seed)
-        self.check_refused("--name", *seed, "--name", "two\nlines")
-        self.check_refused("--id", *seed, *name, "--id", "seven")
-        self.check_refused("no-such-spec", *seed, *name, "--specs", "no-such-spec")
-        self.check_refused("bogus", *name, "--seed", "bogus")
-        self.check_refused("tcp:127.0.0.1:x", *name, "--seed", "tcp:127.0.0.1:x")
+        self.check_refused(
+            ("--seed", *name),
+            ("--name", *seed),
+            ("--name", *seed, "--name", "two\nlines"),
+            ("--id", *seed, *name, "--id", "seven"),
+            ("no-such-spec", *seed, *name, "--specs", "no-such-spec"),
+            ("bogus", *name, "--seed", "bogus"),
+            ("tcp:127.0.0.1:x", *name, "--seed", "tcp:127.0.0.1:x"),
+        )
 
     def test_version_and_help(self) -> None:
         """``--version`` and ``--help`` need nothing else."""
@@ -249,13 +259,14 @@ class FileTests(ProcessTestCase):
         self.assertEqual([*Path(self.place.cwd).iterdir()], [])
         self.assertFalse((self.place.data / "sims" / "client").exists())
 
-    def check_refused(self, named: str, *args: str) -> None:
-        """A console that does not even start, and says why in one line."""
-        console = self.keep(Process(self.place, ["sims-client", "--json", *args]))
-        self.assertEqual(console.wait_exit(), 1, console.describe(f"{args}"))
-        self.assertEqual(console.out, [], console.describe("standard output is for events"))
-        self.assertEqual(len(console.err), 1, console.describe("not one line"))
-        self.assertIn(named, console.err[0])
+    def check_refused(self, *refused: tuple[str, ...]) -> None:
+        """Consoles that do not even start, and say why in one line: what that names, then the options."""
+        consoles = [self.keep(Process(self.place, ["sims-client", "--json", *args])) for _, *args in refused]
+        for console, (named, *args) in zip(consoles, refused, strict=True):
+            self.assertEqual(console.wait_exit(), 1, console.describe(f"{args}"))
+            self.assertEqual(console.out, [], console.describe("standard output is for events"))
+            self.assertEqual(len(console.err), 1, console.describe("not one line"))
+            self.assertIn(named, console.err[0])
 
 
 class TextTests(ProcessTestCase):

@@ -87,9 +87,15 @@ class ListenerTests(ProcessTestCase):
 
     def test_bad_endpoint(self) -> None:
         """A description that is none: one line that names it, an exit status, nothing else."""
-        for command in (("sims-server",), TWISTD):
-            for bad in ("bogus", "tcp", "tcp:8x", "tcp:99999:interface=127.0.0.1", "nosuch:8080"):
-                self._check_refused(bad, ["--seed-listen", bad], command=command)
+        bad = ("bogus", "tcp", "tcp:8x", "tcp:99999:interface=127.0.0.1", "nosuch:8080")
+        started = [
+            (named, self.keep(Server(self.place, "--seed-listen", named, command=command)))
+            for command in (("sims-server",), TWISTD)
+            for named in bad
+        ]
+        for named, server in started:
+            self._check_refused(named, server)
+            self.assertNotEqual(server.popen.returncode, 0, server.describe("the exit status"))
 
     def test_unknown_option(self) -> None:
         """An option that is none is named; nothing listens."""
@@ -103,22 +109,18 @@ class ListenerTests(ProcessTestCase):
         """A port that is taken: one line, the exit status 1, and no other listener either."""
         with _listen("127.0.0.1", 0) as taken:
             taken_port = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
-            server = self._check_refused(taken_port, ["--seed-listen", LOOPBACK, "--seed-listen", taken_port])
+            server = self.keep(Server(self.place, "--seed-listen", LOOPBACK, "--seed-listen", taken_port))
+            under_twistd = self.keep(Server(self.place, "--seed-listen", taken_port, command=TWISTD))
+            self._check_refused(taken_port, server)
+            self._check_refused(taken_port, under_twistd)
             self.assertEqual(server.popen.returncode, 1, server.describe("the exit status"))
-            self._check_refused(taken_port, ["--seed-listen", taken_port], command=TWISTD, ends_badly=False)
 
-    def _check_refused(
-        self, named: str, args: list[str], command: tuple[str, ...] = ("sims-server",), *, ends_badly: bool = True
-    ) -> Server:
-        server = self.keep(Server(self.place, *args, command=command))
-        status = server.wait_exit()
+    def _check_refused(self, named: str, server: Server) -> None:
+        server.wait_exit()
         self.assertEqual(server.out, [], server.describe("standard output is for addresses"))
         self.assertEqual(len(server.complaints), 1, server.describe("not one line"))
         self.assertIn(named, server.complaints[0])
         server.check_log()
-        if ends_badly:
-            self.assertNotEqual(status, 0, server.describe(f"{named}: the exit status"))
-        return server
 
 
 class OutputTests(ProcessTestCase):

@@ -130,8 +130,7 @@ class SeedConnection(FrameReceiver):
         self._factory.unsaid.discard(self)
         if self._unsaid:
             frames, self._unsaid, self._unsaid_size = self._unsaid, [], 0
-            self.send_frame(wire.TERMINATOR.join(frames))
-            self.flush()
+            self.send_at_once(wire.TERMINATOR.join(frames))
 
     def _take(self, box: BoxLike) -> None:
         session = self._session

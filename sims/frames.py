@@ -1,0 +1,263 @@
+"""The modern frames outside their sealed boxes: connect, secure, and an error in the clear (protocol.rst, "sims/2").
+
+JSON like the seed's, byte fields in base64. Decoding is total, as in :mod:`sims.wire`, and as strict.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sims.errors import Code, PeerError, malformed
+from sims.strictjson import Octets, Octets32, parse_json
+
+#: What ends a frame, and how long one may be (bytes, without it).
+TERMINATOR = b"\n\n"
+MAX_FRAME = 96 * 1024
+MAX_FRAME_BEFORE_SESSION = 8 * 1024
+
+MAX_CIPHERS = 32
+MAX_CIPHER_NAME = 64
+_MAX_N = 2**64
+
+
+class KemPublic(Octets):
+    """An ML-KEM-768 public key."""
+
+    sizes = (1184,)
+
+
+class KemCiphertext(Octets):
+    """An ML-KEM-768 ciphertext."""
+
+    sizes = (1088,)
+
+
+class _Frame(Struct, frozen=True, kw_only=True, tag_field="type"):
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class _Data(Struct, frozen=True, kw_only=True):
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class OfferData(_Data, frozen=True, kw_only=True):
+    """What connect 1 carries."""
+
+    version: int
+    random: Octets32
+    public_key: Octets32
+    kem_public_key: KemPublic
+
+
+class Connect1(_Frame, tag="connect", frozen=True, kw_only=True):
+    """C→S: what I speak. ``name`` and ``id`` say nothing here: only the right server learns them, from phase 3."""
+
+    phase: Literal[1] = 1
+    name: str = ""
+    id: str | int = ""
+    ciphers: list[str]
+    data: OfferData
+
+
+class AnswerData(_Data, frozen=True, kw_only=True):
+    """What connect 2 carries."""
+
+    random: Octets32
+    public_key: Octets32
+    kem_ciphertext: KemCiphertext
+    sealed: Octets
+
+
+class Connect2(_Frame, tag="connect", frozen=True, kw_only=True):
+    """S→C: what we speak, and who I am."""
+
+    phase: Literal[2] = 2
+    ciphers: str
+    data: AnswerData
+
+
+class SealedData(_Data, frozen=True, kw_only=True):
+    """What connect 3 and 4 carry."""
+
+    sealed: Octets
+
+
+class Connect3(_Frame, tag="connect", frozen=True, kw_only=True):
+    """C→S: who I am."""
+
+    phase: Literal[3] = 3
+    data: SealedData
+
+
+class Connect4(_Frame, tag="connect", frozen=True, kw_only=True):
+    """S→C: welcome, or not."""
+
+    phase: Literal[4] = 4
+    data: SealedData
+
+
+class ClearErrorData(_Data, frozen=True, kw_only=True):
+    """Why."""
+
+    code: Annotated[str, Meta(max_length=64)]
+
+
+class ClearError(_Frame, tag="error", frozen=True, kw_only=True):
+    """In the clear, before phase 4: it closes, and proves nothing."""
+
+    data: ClearErrorData
+
+
+class _Number(_Data, frozen=True, kw_only=True):
+    n: Annotated[int, Meta(ge=0)]
+
+
+class _Payload(_Data, frozen=True, kw_only=True):
+    ciphertext: Octets
+
+
+class _Secure(_Frame, tag="secure", frozen=True, kw_only=True, rename={"sa_data": "sa-data"}):
+    sa_data: _Number
+    payload: _Payload
+
+
+class _PlainPayload(_Data, frozen=True, kw_only=True):
+    ciphertext: bytes
+
+
+class _PlainSecure(_Frame, tag="secure", frozen=True, kw_only=True, rename={"sa_data": "sa-data"}):
+    sa_data: _Number
+    payload: _PlainPayload
+
+
+class _PlainOther(_Frame, tag="", frozen=True, kw_only=True):
+    pass
+
+
+class Box(NamedTuple):
+    """A ``secure``: the number of the message in its direction, and the ciphertext."""
+
+    n: int
+    ciphertext: bytes
+
+
+Frame = Connect1 | Connect2 | Connect3 | Connect4 | ClearError | Box
+
+_CONNECT: dict[object, type[Connect1 | Connect2 | Connect3 | Connect4]] = {
+    1: Connect1,
+    2: Connect2,
+    3: Connect3,
+    4: Connect4,
+}
+
+S = TypeVar("S", bound=Struct)
+
+
+def _octets(kind: type[Any], value: object) -> object:
+    if issubclass(kind, Octets):
+        return kind.from_text(value)
+    raise TypeError(f"no field is a {kind.__name__}")
+
+
+def _convert(value: dict[str, Any], kind: type[S]) -> S:
+    try:
+        return msgspec.convert(value, kind, dec_hook=_octets)
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        raise malformed("a frame with a field that is missing or wrong") from None
+
+
+def decode(data: bytes) -> Frame:
+    """The frame in ``data``, which is without its terminator.
+
+    :raises PeerError: ``malformed``; ``too-large`` beyond :data:`MAX_FRAME`.
+    """
+    if len(data) > MAX_FRAME:
+        raise PeerError(Code.TOO_LARGE, f"a frame of more than {MAX_FRAME} bytes")
+    box = _read_box(data)
+    if box is not None:
+        return box
+    value = parse_json(data)
+    if not isinstance(value, dict):
+        raise malformed("a frame is not a JSON object")
+    match value.get("type"):
+        case "secure":
+            secure = _convert(value, _Secure)
+            if secure.sa_data.n >= _MAX_N:
+                raise malformed("a message number that is out of range")
+            return Box(secure.sa_data.n, secure.payload.ciphertext)
+        case "connect":
+            phase = value.get("phase")
+            kind = _CONNECT.get(phase) if type(phase) is int else None
+            if kind is None:
+                raise malformed("a connect of no known phase")
+            connect = _convert(value, kind)
+            if isinstance(connect, Connect1) and (
+                len(connect.ciphers) > MAX_CIPHERS or any(len(name) > MAX_CIPHER_NAME for name in connect.ciphers)
+            ):
+                raise malformed("an offer of cipher specs that is too long")
+            return connect
+        case "error":
+            return _convert(value, ClearError)
+    raise malformed("a frame of no known type")
+
+
+_plain_decoder = msgspec.json.Decoder(_PlainSecure | _PlainOther)
+_SECURE_QUOTES = 2 * (5 + 2)
+
+
+def _read_box(data: bytes) -> Box | None:
+    """A ``secure`` in one pass, or None for what has to be looked at closely.
+
+    With exactly the quotation marks that its keys and values need, no key stands twice and none is unknown.
+    """
+    if b"\\" in data or data.count(b'"') != _SECURE_QUOTES:
+        return None
+    try:
+        found = _plain_decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if not isinstance(found, _PlainSecure) or found.sa_data.n >= _MAX_N:
+        return None
+    ciphertext = found.payload.ciphertext
+    odd = len(ciphertext) % 3
+    if odd and not _ends_well(data, ciphertext, odd):
+        return None
+    return Box(found.sa_data.n, ciphertext)
+
+
+def _ends_well(data: bytes, ciphertext: bytes, odd: int) -> bool:
+    """Whether the bits that the base64 padding leaves over are zero: the text is the one that these bytes have."""
+    end = data.find(b'="')
+    if end < 3:
+        return False
+    return data[end - 3 + odd] in (b"AQgw" if odd == 1 else b"AEIMQUYcgkosw048")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Octets):
+        return b2a_base64(value, newline=False).decode("ascii")
+    raise TypeError(f"no field is a {type(value).__name__}")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_text)
+
+
+def encode(frame: Connect1 | Connect2 | Connect3 | Connect4 | ClearError) -> bytes:
+    """The JSON text of a frame, without its terminator."""
+    return _encoder.encode(frame)
+
+
+def encode_box(n: int, ciphertext: bytes) -> bytes:
+    """The frame of a ``secure``, without its terminator."""
+    return _encoder.encode(_PlainSecure(sa_data=_Number(n=n), payload=_PlainPayload(ciphertext=ciphertext)))
+
+
+def encode_error(code: Code) -> bytes:
+    """The frame of an error in the clear, without its terminator."""
+    return encode(ClearError(data=ClearErrorData(code=code.value)))
