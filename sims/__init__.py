@@ -7,33 +7,50 @@ from sims.client.events import (
     Delivery,
     Disconnected,
     Event,
+    IdentityChanged,
+    Link,
     Listing,
     Message,
     Offline,
     Problem,
     Ready,
+    SafetyNumber,
     State,
+    Trusted,
+    Unreadable,
 )
+from sims.client.modern_connection import Client
+from sims.client.store import MemoryStore, Store
+from sims.client.vault import Vault
 from sims.errors import Code, LocalError, PeerError, SimsError, UnavailableError
 from sims.version import __version__
 
 __all__ = [
+    "Client",
     "Code",
     "Connected",
     "Contact",
     "Delivery",
     "Disconnected",
     "Event",
+    "IdentityChanged",
+    "Link",
     "Listing",
     "LocalError",
+    "MemoryStore",
     "Message",
     "Offline",
     "PeerError",
     "Problem",
     "Ready",
+    "SafetyNumber",
     "SeedClient",
     "SimsError",
     "State",
+    "Store",
+    "Trusted",
     "UnavailableError",
+    "Unreadable",
+    "Vault",
     "__version__",
 ]

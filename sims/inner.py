@@ -6,7 +6,7 @@ and client-com), and what is signed as a whole (bundles, one-time keys), stays i
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -54,7 +54,7 @@ class ClientConnect(_Inner, tag="client-connect", frozen=True, kw_only=True):
     src: Id
     dst: Id
     mid: Mid
-    phase: Literal[1, 2, 3, 4]
+    phase: Annotated[int, Meta(ge=1, le=4)]
     ciphers: tuple[str, ...] | UnsetType = UNSET
     data: Raw
 
@@ -218,8 +218,35 @@ def from_server(plaintext: bytes) -> FromServer:
     return _read(_from_server, plaintext)
 
 
+class _Message(_Data, frozen=True, kw_only=True):
+    header: bytes
+    body: bytes
+
+
+class _Com(_Inner, tag="client-com", frozen=True, kw_only=True):
+    src: Id
+    dst: Id
+    mid: Mid
+    data: _Message
+
+
+_common: msgspec.msgpack.Decoder[Ack | _Com] = msgspec.msgpack.Decoder(Ack | _Com)
+
+
+def _is_common(plaintext: bytes) -> bool:
+    """Whether this is one of the two commonest messages in its shortest form: encoded anew, it gives the same bytes.
+
+    Then there is nothing in it that :func:`strictmsgpack.check` could refuse.
+    """
+    try:
+        return _encoder.encode(_common.decode(plaintext)) == plaintext
+    except _ERRORS:
+        return False
+
+
 def _read(decoder: msgspec.msgpack.Decoder[M], plaintext: bytes) -> M:
-    strictmsgpack.check(plaintext)
+    if not _is_common(plaintext):
+        strictmsgpack.check(plaintext)
     try:
         found = decoder.decode(plaintext)
     except _ERRORS:

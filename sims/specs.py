@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sims.errors import Code, LocalError, PeerError
+from sims.errors import Code, LocalError, PeerError, malformed
 
 #: The longest name of a spec, and the longest offer, that is looked at.
 MAX_NAME = 64
@@ -166,9 +166,9 @@ def modern_by_names(names: Iterable[str]) -> tuple[ModernSpec, ...]:
 def preferred(offer: Sequence[str], preference: Sequence[ModernSpec]) -> ModernSpec:
     """What a server picks: the first of its own preference that the client offers (protocol.rst, "connect").
 
-    :raises PeerError: ``no-common-spec``.
+    :raises PeerError: ``no-common-spec``; ``malformed``, for a text in place of a list.
     """
-    offered = offer[:MAX_OFFER]
+    offered = _listed(offer)
     for spec in preference:
         if spec.name in offered:
             return spec
@@ -193,13 +193,21 @@ def common(initiator: Sequence[str], responder: Sequence[str], allowed: Sequence
     allowed when it was made, ``allowed`` what it allows now.
 
     :raises PeerError: ``no-common-spec``, when no name is in both; ``policy``, when the one that they give is not
-        allowed here: the next one isn't looked at, as the other end would not agree.
+        allowed here: the next one isn't looked at, as the other end would not agree; ``malformed``, for a text in place
+        of a list.
     """
-    listed = responder[:MAX_OFFER]
-    for name in initiator[:MAX_OFFER]:
+    listed = _listed(responder)
+    for name in _listed(initiator):
         if name in listed:
             spec = _MODERN_BY_NAME.get(name)
             if spec is None or spec not in allowed:
                 raise PeerError(Code.POLICY, "the cipher spec that both ends list is not allowed here")
             return spec
     raise PeerError(Code.NO_COMMON_SPEC, "no cipher spec is on the lists of both ends")
+
+
+def _listed(names: Sequence[str]) -> Sequence[str]:
+    """As much of a list as is looked at. A text is a sequence too, of which every part would be found in it."""
+    if isinstance(names, str):
+        raise malformed("a text in place of a list of cipher specs")
+    return names[:MAX_OFFER]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import re
@@ -12,15 +13,18 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
+import platformdirs
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
-from sims import specs
+from sims import specs, tls
+from sims.client.store import Store
+from sims.crypto.identity import MAX_NAME, ServerLink, parse_link, parse_server_link
 from sims.errors import SimsError
 from sims.tap_options import Options, folder_of, stop
 from sims.transport import LINGER
@@ -37,48 +41,174 @@ class ClientOptions(Options):
 
     command = "sims-client"
     logger = "sims.tap_options.log_warnings"
-    synopsis = "--seed tcp:HOST:PORT --name NAME [options]"
+    synopsis = "[--link LINK] [--name NAME] [options]"
     longdesc = (
-        "Talk through a SIMS relay. Commands come from standard input; type 'help' for them. The seed's format "
-        "authenticates nobody: whoever runs the relay can sit in the middle."
+        "Talk through a SIMS relay. Commands come from standard input; type 'help' for them. The first time, it needs "
+        "the link that the server printed, with an unused invitation (on the server's own machine it finds that by "
+        "itself), and a name. With --seed it speaks a format that authenticates nobody: whoever runs the relay can "
+        "sit in the middle."
     )
     optParameters = [  # noqa: RUF012 - Twisted's way
-        ["seed", None, None, "The server, which speaks the seed's format: tcp:HOST:PORT or sims-seed://HOST:PORT."],
-        ["name", "n", None, "The name that others see."],
-        ["id", None, None, "The number that others reach you by (default: random, kept in the folder)."],
+        ["link", "l", None, "The server, as it prints it: sims://HOST:PORT/ID?invite=TOKEN."],
+        ["name", "n", None, "The name that others see (default: the only one used here before, or the login name)."],
+        ["dir", "d", None, "The folder of one profile (default: one for each name, in the user's data folder)."],
         ["specs", None, None, "The cipher specs to offer and to agree to, in order of preference, with commas."],
-        ["dir", "d", None, "The folder that the client keeps its things in (default: in the user's data folder)."],
-    ]
+        ["ca", None, None, "A file with certificates in PEM: the server's has to be signed by one of them, for its "
+         "host. Its identity is proved by the link in any case."],
+        ["tls-groups", None, tls.GROUP, "The key agreements that TLS may use: NAME[:NAME]..."],
+        ["seed", None, None, "A server that speaks the seed's unauthenticated format: tcp:HOST:PORT or "
+         "sims-seed://HOST:PORT."],
+        ["id", None, None, "With --seed, the number that others reach you by (default: random, kept in the folder)."],
+    ]  # fmt: skip
     optFlags = [  # noqa: RUF012 - Twisted's way
         ["json", None, "Commands and events as one JSON object a line."],
+        ["read-receipts", None, "Tell senders when their texts are shown."],
     ]
 
     def check(self) -> None:
         """As :meth:`Options.check`."""
-        if not self["seed"]:
-            raise usage.UsageError("which server? --seed tcp:HOST:PORT")
-        name = self["name"]
-        if not name or len(name) > 128 or len(json.dumps(name)) > MAX_NAME_JSON or not name.isprintable():
-            raise usage.UsageError("which name? --name NAME, of 1 to 128 printable characters")
-        self["folder"] = folder_of(self["dir"], "client", _file_name(name))
-        try:
-            self["specs"] = specs.by_names(self["specs"].split(",")) if self["specs"] is not None else None
-        except SimsError as error:
-            raise usage.UsageError(error.text) from None
-        if self["id"] is not None and not _NUMBER.fullmatch(self["id"]):
-            raise usage.UsageError("--id takes a number")
         if is_terminal() and not self["json"] and "twisted.internet.reactor" not in sys.modules:
             # The terminal's library runs on asyncio's loop.
             from twisted.internet import asyncioreactor
 
             asyncioreactor.install()
+        try:
+            self["client"] = self._seed_client() if self["seed"] else self._client()
+        except SimsError as error:
+            raise usage.UsageError(error.text) from None
+
+    def _client(self) -> Any:
+        """The client for sims/2.
+
+        :raises SimsError: what is wrong with the options, or with the profile.
+        """
+        if self["id"] is not None:
+            raise usage.UsageError("--id goes with --seed: in sims/2 an id follows from one's keys")
+        name, folder = profile(self["name"], self["dir"])
+        link = None if self["link"] is None else _server_link(self["link"])
+        chosen = specs.MODERN if self["specs"] is None else specs.modern_by_names(self["specs"].split(","))
+        groups, ca = tls.group_names(self["tls-groups"]), None if self["ca"] is None else _read(self["ca"])
         from twisted.internet import reactor
 
+        from sims.client.modern_connection import Client
+        from sims.client.vault import Vault
+
+        store = Vault(folder)
         try:
-            self["server"] = clientFromString(reactor, _seed_endpoint(self["seed"]))
+            # A profile knows its server and its name.
+            known = bool(store.load().values)
+            if not known and link is None:
+                link = local_link()
+                if link is None:
+                    raise usage.UsageError("which server? --link LINK, as the server prints it")
+            return Client(
+                cast("IReactorTime", reactor),
+                link,
+                self["name"] if known else name,
+                store=store,
+                allowed=chosen,
+                groups=groups,
+                ca=ca,
+                invite=local_invite(link if link is not None else _kept_link(store)),
+                read_receipts=bool(self["read-receipts"]),
+            )
+        except BaseException:
+            store.close()
+            raise
+
+    def _seed_client(self) -> Any:
+        """The client for the seed's format.
+
+        :raises SimsError: what is wrong with the options.
+        """
+        if self["link"] is not None:
+            raise usage.UsageError("--link and --seed are of two formats: one of them")
+        name = self["name"]
+        if not name or len(name) > 128 or len(json.dumps(name)) > MAX_NAME_JSON or not name.isprintable():
+            raise usage.UsageError("which name? --name NAME, of 1 to 128 printable characters")
+        folder = folder_of(self["dir"], "client", _file_name(name))
+        chosen = specs.by_names(self["specs"].split(",")) if self["specs"] is not None else None
+        if self["id"] is not None and not _NUMBER.fullmatch(self["id"]):
+            raise usage.UsageError("--id takes a number")
+        from twisted.internet import reactor
+
+        from sims.client.connection import SeedClient
+
+        try:
+            server = clientFromString(reactor, _seed_endpoint(self["seed"]))
         except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
             raise usage.UsageError(f"not a server's address: {self['seed']}: {error}") from None
-        self["number"] = int(self["id"]) if self["id"] is not None else own_id(self["folder"], self["name"])
+        number = int(self["id"]) if self["id"] is not None else own_id(folder, name)
+        return SeedClient(
+            server,
+            name,
+            number,
+            clock=cast("IReactorTime", reactor),
+            offer=chosen or specs.SEED_OFFER,
+            allowed=chosen or specs.SEED,
+        )
+
+
+def profile(name: str | None, path: str | None) -> tuple[str, Path]:
+    """The name to be known by and the folder that goes with it, made if it is not there.
+
+    :raises UsageError: the name cannot be one, or the folder cannot be used.
+    """
+    if name is not None and (not 1 <= len(name) <= MAX_NAME or not name.isprintable()):
+        raise usage.UsageError(f"--name takes 1 to {MAX_NAME} printable characters")
+    if name is None and path is None:
+        used = sorted(folder.parent for folder in folder_of(None, "client").glob("*/vault"))
+        if len(used) == 1:
+            return unquote(used[0].name), used[0]
+    found = name if name is not None else _login()
+    return found, folder_of(path, "client", _file_name(found))
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        raise usage.UsageError("which name? --name NAME") from None
+
+
+def _server_link(text: str) -> ServerLink:
+    """The server of a link, be it to somebody there.
+
+    :raises SimsError: it is none.
+    """
+    link = parse_link(text)
+    return link if isinstance(link, ServerLink) else ServerLink(link.addresses, link.server, None, link.tls)
+
+
+def local_link() -> ServerLink | None:
+    """The link that a server in this user's default folder wrote, if there is one."""
+    path = Path(platformdirs.user_data_dir("sims")) / "server" / "link"
+    try:
+        return parse_server_link(path.read_text("ascii"))
+    except (OSError, UnicodeDecodeError, SimsError):
+        return None
+
+
+def local_invite(server: ServerLink | None) -> Callable[[], str | None]:
+    """Where to look for an invitation: a server on this machine writes a new one whenever one is spent."""
+
+    def invite() -> str | None:
+        found = local_link()
+        return found.invite if found is not None and server is not None and found.id == server.id else None
+
+    return invite
+
+
+def _kept_link(store: Store) -> ServerLink | None:
+    kept = store.load().values.get("link")
+    return None if kept is None else parse_server_link(kept.decode("ascii"))
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise usage.UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _seed_endpoint(text: str) -> str:
@@ -131,22 +261,12 @@ def make_client(options: ClientOptions) -> IService:
     """The service of ``twistd sims-client``."""
     from twisted.internet import reactor
 
-    from sims.client.connection import SeedClient
     from sims.console.shell import Shell
 
-    clock = cast("IReactorTime", reactor)
-
     def make_shell(write: Callable[[str], None], leave: Callable[[int], None]) -> Shell:
-        shell = Shell(json=bool(options["json"]), clock=clock, write=write, leave=leave)
-        shell.client = SeedClient(
-            options["server"],
-            options["name"],
-            options["number"],
-            clock=clock,
-            on_event=shell.show,
-            offer=options["specs"] or specs.SEED_OFFER,
-            allowed=options["specs"] or specs.SEED,
-        )
+        shell = Shell(json=bool(options["json"]), clock=cast("IReactorTime", reactor), write=write, leave=leave)
+        shell.client = options["client"]
+        shell.client.on_event = shell.show
         return shell
 
     return cast("IService", ConsoleService(make_shell, terminal=is_terminal() and not options["json"]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from math import inf
 from typing import cast
 
 from twisted.internet.abstract import FileDescriptor
@@ -63,6 +64,8 @@ class FrameReceiver(LineReceiver):
     MAX_LENGTH = MAX_FRAME
 
     write_blocked = False
+    #: Seconds for one frame from its first byte to its last; ``math.inf`` for as long as it takes.
+    frame_timeout: float = FRAME_TIMEOUT
 
     def __init__(self, clock: IReactorTime) -> None:
         self.clock = clock
@@ -199,7 +202,7 @@ class FrameReceiver(LineReceiver):
         self.finish()
 
     def frame_too_slow(self) -> None:
-        """A frame was begun :data:`FRAME_TIMEOUT` seconds ago and is not whole."""
+        """A frame was begun ``frame_timeout`` seconds ago and is not whole."""
         self.finish()
 
     def write_side_changed(self) -> None:
@@ -216,8 +219,9 @@ class FrameReceiver(LineReceiver):
 
     def _watch_frame(self) -> None:
         partial = self._tail != TERMINATOR and self._tail != b""
-        if partial and self._frame_deadline is None and not self.paused and not self._finished:
-            self._frame_deadline = self.clock.callLater(FRAME_TIMEOUT, self._frame_expired)
+        due = partial and self.frame_timeout != inf and self._frame_deadline is None
+        if due and not self.paused and not self._finished:
+            self._frame_deadline = self.clock.callLater(self.frame_timeout, self._frame_expired)
 
     def _frame_expired(self) -> None:
         self._frame_deadline = None

@@ -1,47 +1,28 @@
-"""The vectors of connect and of the hop behind it: values, frames, and everything that must be refused."""
+"""The vectors of connect: values, frames, and everything that must be refused, by whom and why."""
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
-from functools import partial
+from collections.abc import Callable
 from typing import Any, Literal
 
 from msgspec import UNSET
 
 from sims.crypto import payloads, primitives, schedule
 from sims.crypto.handshake import Client, Server
-from sims.crypto.hop import Box, Hop
+from sims.crypto.hop import Hop
 from sims.crypto.identity import Identity, PublicIdentity
-from sims.crypto.notation import u64, unpad
+from sims.crypto.notation import unpad
 from sims.crypto.payloads import Answer, ClientProof, Offer, ServerProof, Welcome
 from sims.crypto.primitives import KemKey, X25519Key
-from sims.errors import malformed
+from sims.errors import Code, PeerError, malformed
 from sims.specs import ModernSpec, modern_by_names
-from sims.strictjson import Octets, parse_json
-from sims.vectors_modern_given import Draws, all_keys, each, mutated, octets, refused, unhex
+from sims.strictjson import Octets
+from sims.vectors_modern_given import Draws, all_keys, each, mutated, octets, unhex
+from sims.vectors_modern_hop import SIDES, Frame, Secure, as_base64, compact, parsed, picture
 from sims.vectors_report import Part, UnusableError
 
-_Frame = dict[str, Any]
-_SIDES = ("client", "server")
 
-
-def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-def _base64(data: bytes) -> str:
-    return b64encode(data).decode("ascii")
-
-
-def _parsed(text: str) -> _Frame:
-    value = parse_json(text.encode())
-    if not isinstance(value, dict):
-        raise malformed("not a frame")
-    return value
-
-
-def _raw(frame: _Frame) -> dict[str, Any]:
+def _raw(frame: Frame) -> dict[str, Any]:
     """The ``data`` of a frame with raw byte fields."""
     data = frame.get("data")
     if not isinstance(data, dict):
@@ -55,15 +36,7 @@ def _raw(frame: _Frame) -> dict[str, Any]:
 def _spelled(data: Offer | Answer) -> dict[str, Any]:
     """The ``data`` of a frame as JSON has it."""
     fields = ((name, getattr(data, name)) for name in data.__struct_fields__)
-    return {name: _base64(value) if isinstance(value, bytes) else value for name, value in fields}
-
-
-def _picture(end: object) -> object:
-    """A picture of the state of one end of connect, or of a hop."""
-    slots = getattr(type(end), "__slots__", None) or vars(end)
-    held = {name: getattr(end, name) for name in slots}
-    transcript = held.get("_transcript")
-    return held, transcript and (transcript.hash, transcript.hs)
+    return {name: as_base64(value) if isinstance(value, bytes) else value for name, value in fields}
 
 
 class _Impostor(Identity):
@@ -85,7 +58,7 @@ class Connect:
         self._part = part
         self._people = people
         self._spec: ModernSpec = modern_by_names([part.take("spec", str)])[0]
-        self._client, self._server = (self._person(part.take(side, str)) for side in _SIDES)
+        self._client, self._server = (self._person(part.take(side, str)) for side in SIDES)
         self._frames = [str(frame) for frame in part.take("frames", list)]
         if len(self._frames) != 4:
             raise UnusableError("frames: not four")
@@ -96,7 +69,7 @@ class Connect:
         self._values()
         client, server = self._ends()
         client_hop, server_hop = self._play(client, server)
-        _Secure(part, self._spec, client_hop, server_hop).run()
+        Secure(part, self._spec, client_hop, server_hop).run()
         each(part, "negative", f"{part.place}, refused", self._negative)
 
     def _person(self, name: object) -> Identity:
@@ -141,7 +114,7 @@ class Connect:
             values.check(f"plain{phase}", plain)
             self._proof(phase, plain, transcript)
             part.report.same(
-                f"{part.place}, sealed{phase}", _parsed(self._frames[phase - 1])["data"]["sealed"], _base64(sealed)
+                f"{part.place}, sealed{phase}", parsed(self._frames[phase - 1])["data"]["sealed"], as_base64(sealed)
             )
             transcript = schedule.connect_next(spec, transcript, sealed)
             values.check(f"th{phase}", transcript)
@@ -159,7 +132,7 @@ class Connect:
             signer = self._server if phase == 2 else self._client
             self._part.report.same(f"{self._part.place}, the id in plain{phase}", signer.id, _id(proof))
             signed = transcript + (b"" if phase == 2 else self._server.id.encode())
-            signer.public.verify(f"connect {_SIDES[3 - phase]}", signed, proof.signature)
+            signer.public.verify(f"connect {SIDES[3 - phase]}", signed, proof.signature)
             found = proof
         self._part.report.same(f"{self._part.place}, plain{phase} encoded anew", plain, payloads.encode(found))
 
@@ -191,19 +164,19 @@ class Connect:
 
     def _frame1(self, ciphers: list[str], data: Offer) -> bytes:
         head = {"type": "connect", "phase": 1, "name": "", "id": "", "ciphers": ciphers}
-        return _compact({**head, "data": _spelled(data)}).encode()
+        return compact({**head, "data": _spelled(data)}).encode()
 
     def _answer(self, server: Server, frame: str) -> str:
-        value = _parsed(frame)
+        value = parsed(frame)
         ciphers = payloads.spec_list(value.get("ciphers"))
         agreed = server.answer(frame.encode(), ciphers, payloads.convert(Offer, _raw(value)))
         head = {"type": "connect", "phase": 2, "ciphers": agreed.spec.name}
-        return _compact({**head, "data": _spelled(agreed.data)})
+        return compact({**head, "data": _spelled(agreed.data)})
 
     def _prove(self, client: Client, frame: str) -> str:
-        value = _parsed(frame)
+        value = parsed(frame)
         sealed = client.answer(str(value.get("ciphers")), payloads.convert(Answer, _raw(value)))
-        return _compact({"type": "connect", "phase": 3, "data": {"sealed": _base64(sealed)}})
+        return compact({"type": "connect", "phase": 3, "data": {"sealed": as_base64(sealed)}})
 
     def _welcomed(self) -> Welcome:
         return payloads.decode(Welcome, octets(self._part.part("values"), "plain4"))
@@ -216,14 +189,14 @@ class Connect:
         same(f"{place}, frame 2", self._frames[1], second)
         third = self._prove(client, second)
         same(f"{place}, frame 3", self._frames[2], third)
-        claim = server.accept(_raw(_parsed(third))["sealed"])
+        claim = server.accept(_raw(parsed(third))["sealed"])
         same(f"{place}, who claims to be there", self._client.id, claim.id)
         same(f"{place}, their name", self._part.take("name", str), claim.name)
         same(f"{place}, their invitation", self._part.values.get("invite"), claim.invite)
         welcome = self._welcomed()
         epoch = None if welcome.epoch is UNSET else welcome.epoch
         sealed, server_hop = server.welcome(welcome.name, welcome.limits, welcome.time, 0.0, epoch)
-        fourth = _compact({"type": "connect", "phase": 4, "data": {"sealed": _base64(sealed)}})
+        fourth = compact({"type": "connect", "phase": 4, "data": {"sealed": as_base64(sealed)}})
         same(f"{place}, frame 4", self._frames[3], fourth)
         joined = client.finish(sealed, 0.0)
         same(f"{place}, the name that the server gives", welcome.name, joined.name)
@@ -236,157 +209,52 @@ class Connect:
         number = 0
         if "frame" in negative.values:
             number = negative.take("frame", int)
-            frame = mutated(_parsed(frames[number - 1]), negative.part("mutate"), base64=True)
-            frames[number - 1] = _compact(frame)
+            frame = mutated(parsed(frames[number - 1]), negative.part("mutate"), base64=True)
+            frames[number - 1] = compact(frame)
 
-        def through() -> None:
-            client.offer(self._frame1)
+        def answer() -> None:
             second = self._answer(server, frames[0])
-            self._prove(client, frames[1] if number == 2 else second)
-            server.accept(_raw(_parsed(frames[2]))["sealed"])
-            client.finish(_raw(_parsed(frames[3]))["sealed"], 0.0)
+            frames[1] = frames[1] if number == 2 else second
 
-        refused(negative.report, negative.place, through)
-        # Where it failed, whoever refused is as it was before: once more, with a picture taken just before.
-        client, server = self._ends(negative)
+        steps: tuple[tuple[Client | Server, Callable[[], object]], ...] = (
+            (server, answer),
+            (client, lambda: self._prove(client, frames[1])),
+            (server, lambda: server.accept(_raw(parsed(frames[2]))["sealed"])),
+            (client, lambda: client.finish(_raw(parsed(frames[3]))["sealed"], 0.0)),
+        )
         client.offer(self._frame1)
-        if _refuses(negative, lambda: self._answer(server, frames[0]), server):
-            return
-        second = frames[1] if number == 2 else self._answer(self._ends(negative)[1], frames[0])
-        if _refuses(negative, lambda: self._prove(client, second), client):
-            return
-        if not _refuses(negative, lambda: server.accept(_raw(_parsed(frames[2]))["sealed"]), server):
-            _refuses(negative, lambda: client.finish(_raw(_parsed(frames[3]))["sealed"], 0.0), client)
+        same, place = negative.report.same, negative.place
+        for at, (end, act) in enumerate(steps, 1):
+            before = picture(end)
+            try:
+                act()
+            except PeerError as error:
+                same(
+                    f"{place}, the frame at which it is refused, and the code",
+                    _due(negative, frames[0]),
+                    (at, error.code),
+                )
+                same(f"{place}, the state after a refusal", True, picture(end) == before)
+                return
+        negative.report.fault(f"{place}: not refused")
 
 
-def _refuses(part: Part, act: Any, end: object) -> bool:
-    """Whether an end refuses; if so, its state has to be the same."""
-    before = _picture(end)
+def _due(negative: Part, frame1: str) -> tuple[int, Code]:
+    """At which frame a handshake has to be refused, and with which code: whatever comes later is too late."""
+    number = negative.values.get("frame", 2)
+    if "mutate" not in negative.values:
+        return number, Code.NOT_AUTHENTICATED
+    how = negative.part("mutate").values
+    if "set" in how:
+        return number, Code.NO_COMMON_SPEC if how["path"] in ("ciphers", "data/version") else Code.MALFORMED
+    if number != 1:
+        return number, Code.NOT_AUTHENTICATED
     try:
-        act()
-    except Exception:  # which one was checked before
-        part.report.same(f"{part.place}, the state after a refusal", True, _picture(end) == before)
-        return True
-    return False
+        primitives.check_kem_public(_raw(parsed(frame1))["kem_public_key"])
+    except PeerError:
+        return 1, Code.MALFORMED
+    return 2, Code.NOT_AUTHENTICATED  # the server cannot know, and answers
 
 
 def _id(proof: ServerProof | ClientProof) -> str:
     return PublicIdentity(proof.sign, proof.dh).id
-
-
-# --- the hop ----------------------------------------------------------------------------------------------------------
-
-
-class _Secure:
-    """The messages after phase 4."""
-
-    def __init__(self, part: Part, spec: ModernSpec, client: Hop, server: Hop) -> None:
-        self._part = part
-        self._spec = spec
-        self._hops = {"client": client, "server": server}
-        values = part.part("values")
-        self._th4 = octets(values, "th4")
-        self._chains = {side: octets(values, f"{side}_chain") for side in _SIDES}
-        self._numbers = dict.fromkeys(_SIDES, 0)
-        self._next: schedule.Channel | None = None
-        self._reply: Box | None = None
-        self._given: list[list[Any]] = []
-        self._negatives: dict[int, list[Part]] = {}
-        self._count = 0
-
-    def run(self) -> None:
-        """Compare everything in them."""
-        part = self._part
-        each(part, "secure", f"{part.place}, secure", self._gather)
-        each(part, "secure_negative", f"{part.place}, refused secure", self._negative)
-        self._rekeyed()
-        each(part, "secure", f"{part.place}, secure", self._step)
-        if self._negatives:
-            part.report.fault(f"{part.place}, refused secure: names steps that there are not")
-
-    def _gather(self, step: Part) -> None:
-        if "draws" in step.values:
-            self._given.append(list(step.take("draws", dict).values()))
-
-    def _negative(self, negative: Part) -> None:
-        negative.check("expect", "refused")
-        self._negatives.setdefault(negative.take("step", int), []).append(negative)
-
-    def _rekeyed(self) -> None:
-        """The keys that the rekey gives."""
-        if len(self._given) != 2:
-            raise UnusableError("secure: not two messages with draws")
-        (x1, k1), (x2, kem2) = self._given
-        ciphertext, secret = (unhex(kem2.get(key)) for key in ("ciphertext", "secret"))
-        same = self._part.report.same
-        same(f"{self._part.place}, rekey_kem2", secret, KemKey(unhex(k1)).decapsulate(ciphertext))
-        dh = X25519Key(unhex(x1)).exchange(X25519Key(unhex(x2)).public)
-        root = octets(self._part.part("values"), "root")
-        self._next = schedule.rekeyed(self._spec, root, dh, secret)
-        values = all_keys(self._part, "rekey_values", [f"rekey_{name}" for name in schedule.Channel._fields])
-        for name, key in self._next._asdict().items():
-            values.check(f"rekey_{name}", key)
-
-    def _step(self, step: Part) -> None:
-        negatives = self._negatives.pop(self._count, [])
-        self._count += 1
-        by = step.take("by", str)
-        if by not in _SIDES:
-            raise UnusableError("by: neither client nor server")
-        sender = self._hops[by]
-        receiver = self._hops["server" if by == "client" else "client"]
-        values = all_keys(step, "values", ("message_key", "next_chain", "key", "nonce", "ad", "plaintext"))
-        plaintext = octets(values, "plaintext")
-        link = schedule.link(self._spec, self._chains[by])
-        keys = schedule.box_keys(self._spec, link.message_key, "secure")
-        values.check("message_key", link.message_key)
-        values.check("next_chain", link.next_chain)
-        values.check("key", keys.key)
-        values.check("nonce", keys.nonce)
-        values.check("ad", self._th4 + (b"\x01" if by == "client" else b"\x02") + u64(self._numbers[by]))
-        self._chains[by] = link.next_chain
-        self._numbers[by] += 1
-
-        inner = payloads.decode(dict, plaintext)
-        rekey = inner.get("phase") if inner.get("type") == "rekey" else None
-        if rekey is None:
-            box = sender.seal(plaintext)
-        elif rekey == 1:
-            box = sender.begin_rekey(Draws(self._given[0]))
-        elif self._reply is not None:
-            box, self._reply = self._reply, None
-        else:
-            raise UnusableError("frame: a rekey out of order")
-        text = step.take("frame", str)
-        step.check("frame", _compact(_secure(box)))
-        frame = _parsed(text)
-        for negative in negatives:
-            changed = mutated(frame, negative.part("mutate"), base64=True)
-            act, picture = partial(_open, receiver, changed), partial(_picture, receiver)
-            refused(step.report, negative.place, act, picture)
-        step.report.same(f"{step.place}, the plaintext that comes out", plaintext, _open(receiver, frame))
-        refused(step.report, f"{step.place}, once more", lambda: _open(receiver, frame), lambda: _picture(receiver))
-        if rekey is not None:
-            self._reply = receiver.rekey(rekey, inner.get("data"), 0.0, Draws(self._given[1]))
-            refused(
-                step.report,
-                f"{step.place}, once more",
-                lambda: receiver.rekey(rekey, inner.get("data"), 0.0, Draws(self._given[1])),
-                lambda: _picture(receiver),
-            )
-            if rekey > 1 and self._next is not None:
-                side = "server" if rekey == 2 else "client"
-                self._chains[side] = getattr(self._next, f"{side}_chain")
-
-
-def _secure(box: Box) -> _Frame:
-    return {"type": "secure", "sa-data": {"n": box.n}, "payload": {"ciphertext": _base64(box.ciphertext)}}
-
-
-def _open(hop: Hop, frame: _Frame) -> bytes:
-    try:
-        ciphertext = Octets.from_text(frame["payload"]["ciphertext"])
-        n = frame["sa-data"]["n"]
-    except (KeyError, TypeError, ValueError):
-        raise malformed("not a secure") from None
-    return hop.open(n, ciphertext, 0.0)

@@ -10,13 +10,14 @@ from sims.crypto import content as contents
 from sims.crypto import payloads, primitives, schedule
 from sims.crypto import session as sessions
 from sims.crypto.chains import header_ad
-from sims.crypto.content import Order, OwnStream, Place
+from sims.crypto.content import Order, OwnStream
 from sims.crypto.identity import Identity
 from sims.crypto.opening import accept_session, open_session
 from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys
 from sims.crypto.primitives import KemKey, X25519Key
 from sims.crypto.schedule import Party, Prekeys
 from sims.crypto.session import Outgoing, SessionState
+from sims.errors import Code, PeerError
 from sims.specs import ModernSpec, modern_by_names
 from sims.vectors_modern_given import Draws, all_keys, each, expects_refusal, mutated, octets, refused, unhex
 from sims.vectors_report import Part, UnusableError
@@ -58,7 +59,7 @@ class _End:
     def state(self) -> SessionState:
         if self.session is None:
             raise UnusableError("by: has no session yet")
-        return payloads.decode(SessionState, self.session.dump())
+        return self.session.state
 
 
 class Session:
@@ -96,14 +97,14 @@ class Session:
         part, b = self._part, self._b.identity
         draws = part.part("bob_draws")
         values = part.part("bundle")
-        bundle = self._prekeys.make_bundle(
+        # As the file has them, whatever make_bundle would say to this version and end.
+        bundle = self._prekeys._make(
             b,
             values.take("name", str),
             tuple(spec.name for spec in self._b_specs),
-            now=_NOW,
-            entropy=Draws([draws.take("prekey", str), draws.take("kem_prekey", str)]),
-            version=values.take("version", int),
-            expires=values.take("expires", int),
+            values.take("version", int),
+            values.take("expires", int),
+            Draws([draws.take("prekey", str), draws.take("kem_prekey", str)]),
         )
         part.check("bundle", _spelled(msgspec.to_builtins(bundle, builtin_types=(bytes,))))
         part.check("signed", bundle.signed())
@@ -113,7 +114,7 @@ class Session:
             return bundle, None
         number = part.part("one_time_key").take("key_id", int)
         given = Draws([draws.take(f"one_time_{number}", str), draws.take(f"one_time_kem_{number}", str)])
-        key = self._prekeys.make_one_time_keys(b, 1, given)[0]
+        key = self._prekeys.make_one_time_keys(b, 1, now=_NOW, entropy=given)[0]
         part.check("one_time_key", _spelled(msgspec.to_builtins(key, builtin_types=(bytes,))))
         part.check("one_time_signed", key.signed(b.id))
         return bundle, key
@@ -177,8 +178,11 @@ class Session:
         if step.values.get("content") is not None:
             content = octets(step, "content")
             said = contents.decode(content)
+            if isinstance(said, contents.Unknown):
+                raise UnusableError("content: of no known kind")
             end.stream = end.stream or OwnStream(stream=said.stream)
-            step.check("content", end.stream.add(said))
+            encoded, end.stream = end.stream.next(said)
+            step.check("content", encoded)
             values["chain_out"] = end.stream.chain
         draws = step.take("draws", dict)
         before = end.state.ratchet
@@ -261,9 +265,8 @@ class Session:
         if opened.confirmed:
             end.order.confirm(self._th1)
         if opened.content is not None:
-            place: Place
-            place = end.order.add(opened.content) if opened.confirmed else end.order.hold(self._th1, opened.content)
-            step.check("order", str(place))
+            arrival = end.order.receive(self._th1, opened.content, confirmed=opened.confirmed)
+            step.check("order", str(arrival.place))
 
     def _come(self, end: _End, wire: dict[str, Any], entropy: Draws, fresh: bool) -> sessions.Opened:
         """A message arrives."""
@@ -272,7 +275,10 @@ class Session:
             str(wire.get("src")), str(wire.get("dst")), wire.get("phase"), wire.get("ciphers"), raw
         )
         if end.session is not None and not fresh:
-            return end.session.open(came, _NOW)
+            opened = end.session.open(came, _NOW)
+            if opened.duplicate:  # which is none to a messenger, and one to the file
+                raise PeerError(Code.NOT_AUTHENTICATED, "a message that was opened before")
+            return opened
         session, opened = accept_session(end.identity, self._prekeys, self._b_specs, came, now=_NOW, entropy=entropy)
         end.session = session
         return opened

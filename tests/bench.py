@@ -222,6 +222,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seed = commands.add_parser("seed", help="the seed's relay, for each spec, with 2 and with 100 clients")
     seed.add_argument("--seconds", type=float, default=6.0, help="how long each load lasts (default: 6)")
     seed.add_argument("--rounds", type=int, default=3, help="of which the median is printed (default: 3)")
+    crypto = commands.add_parser("crypto", help="sessions beside other libraries' (needs the extra 'bench')")
+    crypto.add_argument("--scale", type=float, default=1.0, help="how much longer each slice lasts (default: 1)")
+    relay = commands.add_parser("relay", help="the sims/2 server over TLS beside a bare relay")
+    relay.add_argument("--seconds", type=float, default=3.0, help="how long each load lasts (default: 3)")
+    relay.add_argument("--rounds", type=int, default=5, help="how often the two take turns (default: 5)")
     floor = commands.add_parser(
         "floor", help="(used by the others) time the primitives, one for each byte of standard input"
     )
@@ -236,6 +241,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     match chosen.command:
         case "seed":
             bench_seed(chosen.seconds, chosen.rounds)
+        case "crypto":
+            from tests.bench_crypto import bench_crypto
+
+            bench_crypto(chosen.scale)
+        case "relay":
+            from tests.bench_relay import bench_relay
+
+            bench_relay(chosen.seconds, chosen.rounds)
         case "floor":
             measure_floor(specs.by_names([chosen.spec])[0])
         case "load":

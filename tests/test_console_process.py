@@ -237,7 +237,7 @@ class FileTests(ProcessTestCase):
         """What is wrong with the options is said in a line on standard error, with an exit status."""
         name, seed = ("--name", "ann"), ("--seed", "tcp:127.0.0.1:1")
         self.check_refused(
-            ("--seed", *name),
+            ("--link", *name),
             ("--name", *seed),
             ("--name", *seed, "--name", "two\nlines"),
             ("--id", *seed, *name, "--id", "seven"),

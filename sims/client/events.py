@@ -18,6 +18,11 @@ class Delivery(StrEnum):
     READ = "read"
     FAILED = "failed"
 
+    def reaches(self, other: Delivery) -> bool:
+        """Whether a message in this state has come as far as another one; a failed one has not."""
+        order = [*Delivery]
+        return self is not Delivery.FAILED and order.index(self) >= order.index(other)
+
 
 class Contact(Struct, frozen=True):
     """Somebody: the id (text in every event) and the name that goes with it, empty while it is unknown."""
@@ -47,19 +52,31 @@ class Listing(Event, frozen=True, kw_only=True):
 
 
 class Connected(Event, frozen=True, kw_only=True):
-    """A conversation is open. ``verified`` is always false on the seed's format: nothing authenticates the peer."""
+    """A conversation is open. ``verified`` is always false on the seed's format: nothing authenticates the peer.
+
+    :ivar verified: whether a link or the safety number has confirmed the id.
+    :ivar confirmed: whether the peer has proved to be the id; told again when it has. None on the seed's format.
+    """
 
     peer: Contact
     spec: str
     verified: bool = False
+    confirmed: bool | None = None
 
 
 class Message(Event, frozen=True, kw_only=True):
-    """A text has come."""
+    """A text has come.
+
+    :ivar verified: as in :class:`Connected`, and ``confirmed`` too; both None on the seed's format.
+    :ivar order: ``gap``, when something before it is missing, or ``doubled``; None, when it is in order.
+    """
 
     sender: Contact
     text: str
     id: str
+    verified: bool | None = None
+    confirmed: bool | None = None
+    order: str | None = None
 
 
 class State(Event, frozen=True, kw_only=True):
@@ -87,3 +104,41 @@ class Problem(Event, frozen=True, kw_only=True):
 
     code: Code
     text: str
+
+
+# --- of sims/2 alone --------------------------------------------------------------------------------------------------
+
+
+class Link(Event, frozen=True, kw_only=True):
+    """The own link, to hand to a friend."""
+
+    link: str
+
+
+class SafetyNumber(Event, frozen=True, kw_only=True):
+    """60 digits in 12 groups, the same on both screens if nobody sits between."""
+
+    peer: Contact
+    number: str
+
+
+class Trusted(Event, frozen=True, kw_only=True):
+    """The user says that this id is who they think."""
+
+    peer: Contact
+
+
+class IdentityChanged(Event, frozen=True, kw_only=True):
+    """The server gives another id for a name that is held: nothing is sent to the name until the user accepts it."""
+
+    peer: Contact
+    old: str
+    new: str
+
+
+class Unreadable(Event, frozen=True, kw_only=True):
+    """Something came that could not be opened; ``id`` is that of the message it travelled in."""
+
+    sender: Contact
+    id: str
+    code: Code

@@ -66,8 +66,35 @@ class SeedMessenger:
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
-    def connected(self) -> None:
-        """A new connection to the server is there."""
+    @property
+    def frames(self) -> deque[bytes]:
+        """To be written, without terminators."""
+        return self.hop.frames
+
+    @property
+    def ready(self) -> events.Ready | None:
+        """Said when the handshake with the server is through; None while it is not."""
+        spec = self.hop.spec
+        if spec is None or self.hop.state is not HopState.READY:
+            return None
+        return events.Ready(id=str(self.id), name=self.name, spec=spec.name)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for the server to take them."""
+        return self.hop.waiting
+
+    def slowed(self, congested: bool) -> None:
+        """The way to the server is behind, or has caught up."""
+        self.hop.congested = congested
+        if not congested:
+            self.flush()
+
+    def settle(self) -> None:
+        """Nothing of the seed's outlives the process."""
+
+    def connected(self, binding: bytes = b"") -> None:
+        """A new connection to the server is there; the format has no way to tie a handshake to it."""
         self.hop.connected()
 
     def lost(self) -> None:

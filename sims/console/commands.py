@@ -45,6 +45,28 @@ class Disconnect(Command, frozen=True, kw_only=True, tag_field="do", tag="discon
     to: str | int
 
 
+class OwnLink(Command, frozen=True, kw_only=True, tag_field="do", tag="link"):
+    """What is the own link?"""
+
+
+class Verify(Command, frozen=True, kw_only=True, tag_field="do", tag="verify"):
+    """What is the safety number of somebody?"""
+
+    to: str | int
+
+
+class Trust(Command, frozen=True, kw_only=True, tag_field="do", tag="trust"):
+    """The safety number was compared: this is who they say."""
+
+    to: str | int
+
+
+class AcceptIdentity(Command, frozen=True, kw_only=True, tag_field="do", tag="accept-identity"):
+    """Take the other identity that the server gives for a name."""
+
+    to: str | int
+
+
 class Quit(Command, frozen=True, kw_only=True, tag_field="do", tag="quit"):
     """Finish what is under way, then leave."""
 
@@ -57,7 +79,7 @@ class Help(Command, frozen=True, kw_only=True):
     """Which commands are there? (On the console only.)"""
 
 
-HELP = """\
+SEED_HELP = """\
 list                      who is connected to the server
 connect-ID                open a conversation
 list-connected            the conversations that are open
@@ -67,7 +89,23 @@ help                      this
 quit                      finish what is under way and leave (as at the end of input)
 ID is a number or a name. The same with a slash and spaces: /send 7 hi there"""
 
-_decoder = msgspec.json.Decoder(ListClients | Connect | Send | Disconnect | Quit)
+HELP = """\
+/send NAME text           send a text: to a name, an id, or the link of a friend
+/connect NAME             open a conversation
+/link                     the own link, to hand to a friend
+/verify NAME              the safety number: compare it, face to face or on the phone
+/trust NAME               the numbers were the same: mark them as verified
+/accept-identity NAME     take the new identity of somebody whose identity has changed
+/disconnect NAME          close a conversation
+/list                     who is at the server, where it keeps a directory
+/list-connected           the conversations that are open
+/help                     this
+/quit                     finish what is under way and leave (as at the end of input)
+The same without a slash and with dashes: send-NAME-text"""
+
+_decoder = msgspec.json.Decoder(
+    ListClients | Connect | Send | Disconnect | OwnLink | Verify | Trust | AcceptIdentity | Quit
+)
 
 
 def _bad(text: str) -> LocalError:
@@ -110,6 +148,9 @@ def parse_text(line: str) -> Command | None:
     slash = line.startswith("/")
     if line.removeprefix("/") == "list-connected":
         return ListConnected()
+    if not slash and line.startswith("accept-identity-"):
+        line = f"/accept-identity {line.removeprefix('accept-identity-')}"
+        slash = True
     verb, _, rest = line[1:].partition(" ") if slash else line.partition("-")
     verb, rest = verb.strip().lower(), rest.strip()
     match verb:
@@ -119,6 +160,14 @@ def parse_text(line: str) -> Command | None:
             return ListClients()
         case "quit" | "exit" if not rest:
             return Quit()
+        case "link" if not rest:
+            return OwnLink()
+        case "verify" if rest:
+            return Verify(to=rest)
+        case "trust" if rest:
+            return Trust(to=rest)
+        case "accept-identity" if rest:
+            return AcceptIdentity(to=rest)
         case "connect" if rest:
             return Connect(to=rest)
         case "disconnect" if rest:
@@ -128,6 +177,6 @@ def parse_text(line: str) -> Command | None:
             if to.strip() and text.strip():
                 return Send(to=to.strip(), text=text.strip())
             raise _bad("send what to whom? send-ID-text or /send ID text")
-        case "connect" | "disconnect" | "send":
+        case "connect" | "disconnect" | "send" | "verify" | "trust" | "accept-identity":
             raise _bad(f"{verb} whom? {verb}-ID or /{verb} ID")
     raise _bad("no such command; 'help' lists them")

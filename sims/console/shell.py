@@ -9,6 +9,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from sims.client import events
 from sims.client.connection import SeedClient
 from sims.client.events import Delivery
+from sims.client.messenger import Messenger
+from sims.client.modern_connection import Client
 from sims.console import commands, view
 from sims.errors import Code, LocalError, SimsError
 
@@ -28,7 +30,7 @@ class Shell:
         self, *, json: bool, clock: IReactorTime, write: Callable[[str], None], leave: Callable[[int], None]
     ) -> None:
         self.json = json
-        self.client: SeedClient | None = None
+        self.client: SeedClient | Client | None = None
         self._clock = clock
         self._write = write
         self._leave = leave
@@ -46,6 +48,12 @@ class Shell:
         text = view.to_json(event) if self.json else view.to_text(event)
         if text is not None:
             self._write(text)
+        client = self.client
+        gave_up = isinstance(client, Client) and client.gave_up
+        if isinstance(event, events.Problem) and gave_up and self._leaving_since is None:
+            # Nothing that could be typed would help.
+            self._leaving_since = self._clock.seconds()
+            self._leave(1)
 
     def line(self, line: bytes) -> None:
         """Run the command in one line of input; what is wrong with it is shown."""
@@ -76,22 +84,41 @@ class Shell:
         client = self.client
         if client is None or self._leaving_since is not None:
             return
-        ref = command.ref
+        ref, messenger = command.ref, client.messenger
         match command:
             case commands.ListClients():
-                client.act(lambda messenger: messenger.list(ref))
+                client.run(lambda: messenger.list(ref))
             case commands.Connect(to=to):
-                client.act(lambda messenger: messenger.connect(_recipient(to), ref))
+                client.run(lambda: messenger.connect(_recipient(to), ref))
             case commands.Send(to=to, text=text):
-                client.act(lambda messenger: messenger.send(_recipient(to), text, ref))
+                client.run(lambda: messenger.send(_recipient(to), text, ref))
             case commands.Disconnect(to=to):
-                client.act(lambda messenger: messenger.disconnect(_recipient(to), ref))
+                client.run(lambda: messenger.disconnect(_recipient(to), ref))
             case commands.ListConnected():
-                self._write(view.conversations_to_text(client.messenger.conversations()))
+                contacts = messenger.conversations()
+                self._write(view.conversations_to_text(contacts, authenticated=isinstance(messenger, Messenger)))
             case commands.Help():
-                self._write(commands.HELP)
+                self._write(commands.HELP if isinstance(messenger, Messenger) else commands.SEED_HELP)
             case commands.Quit():
                 self.end_of_input()
+            case _ if isinstance(messenger, Messenger):
+                self._run_modern(client, messenger, command)
+            case _:
+                raise LocalError(
+                    Code.POLICY, "the seed's format has nothing of the kind: nobody is authenticated there"
+                )
+
+    def _run_modern(self, client: SeedClient | Client, messenger: Messenger, command: commands.Command) -> None:
+        ref = command.ref
+        match command:
+            case commands.OwnLink():
+                client.run(lambda: messenger.own_link(ref))
+            case commands.Verify(to=to):
+                client.run(lambda: messenger.verify(_recipient(to), ref))
+            case commands.Trust(to=to):
+                client.run(lambda: messenger.trust(_recipient(to), ref))
+            case commands.AcceptIdentity(to=to):
+                client.run(lambda: messenger.accept_identity(_recipient(to), ref))
 
     def end_of_input(self) -> None:
         """Nothing more will be asked for: wait for what is under way, then leave."""
@@ -113,6 +140,8 @@ class Shell:
     def _see_whether_done(self) -> None:
         self._look = None
         client, since = self.client, self._leaving_since
+        if isinstance(client, Client):
+            client.run(client.messenger.leave)
         under_way = client.messenger.under_way if client is not None else 0
         if since is None:
             return

@@ -48,14 +48,17 @@ def _fields(event: events.Event) -> dict[str, Any]:
         case events.Listing():
             return {"event": "list", "clients": [_contact(client) for client in event.clients]}
         case events.Connected():
-            return {
+            connected = {
                 "event": "connected",
                 "peer": _contact(event.peer),
                 "spec": event.spec,
                 "verified": event.verified,
             }
+            return connected if event.confirmed is None else {**connected, "confirmed": event.confirmed}
         case events.Message():
-            return {"event": "message", "from": _contact(event.sender), "text": event.text, "id": event.id}
+            message = {"event": "message", "from": _contact(event.sender), "text": event.text, "id": event.id}
+            known = {"verified": event.verified, "confirmed": event.confirmed, "order": event.order}
+            return message | {key: value for key, value in known.items() if value is not None}
         case events.State():
             fields: dict[str, Any] = {"event": "state", "id": event.id, "to": _contact(event.to)}
             if event.text is not None:
@@ -70,6 +73,26 @@ def _fields(event: events.Event) -> dict[str, Any]:
             return {"event": "offline"}
         case events.Problem():
             return {"event": "error", "code": str(event.code), "text": event.text}
+        case events.Link():
+            return {"event": "link", "link": event.link}
+        case events.SafetyNumber():
+            return {"event": "safety-number", "peer": _contact(event.peer), "number": event.number}
+        case events.Trusted():
+            return {"event": "trusted", "peer": _contact(event.peer), "verified": True}
+        case events.IdentityChanged():
+            return {
+                "event": "identity-changed",
+                "peer": _contact(event.peer),
+                "old": event.old,
+                "new": event.new,
+            }
+        case events.Unreadable():
+            return {
+                "event": "unreadable",
+                "from": _contact(event.sender),
+                "id": event.id,
+                "code": str(event.code),
+            }
     raise TypeError(f"no such event: {type(event).__name__}")
 
 
@@ -80,24 +103,40 @@ def _name(name: str) -> str:
 
 def _who(contact: Contact) -> str:
     name = _name(contact.name)
-    return f"{name} ({contact.id})" if name and contact.id else contact.id or name
+    # An id of sims/2 proves something only as a whole; where there is a name, its beginning is enough to tell apart.
+    short = f"{contact.id[:8]}..." if len(contact.id) > 20 else contact.id
+    return f"{name} ({short})" if name and contact.id else contact.id or name
+
+
+def _is_seed(spec: str) -> bool:
+    return not spec.startswith("X25519MLKEM768")
+
+
+def _mark(verified: bool, confirmed: bool | None) -> str:
+    """What speaks for somebody: nothing on the seed's format, where ``confirmed`` is None."""
+    if confirmed is None:
+        return "[unauthenticated]"
+    if not confirmed:
+        return "[sender not confirmed]"
+    return "[verified]" if verified else "[unverified]"
 
 
 def to_text(event: events.Event) -> str | None:
     """Lines for a person, or None for what a person need not see."""
     match event:
         case events.Ready():
-            return (
-                f"* ready as {clean(event.name)} ({event.id}), {event.spec}\n"
-                "* nothing authenticates this server or anybody on it; 'help' lists the commands"
-            )
+            trust = "nothing authenticates this server or anybody on it; " if _is_seed(event.spec) else ""
+            return f"* ready as {clean(event.name)} ({event.id}), {event.spec}\n* {trust}'help' lists the commands"
         case events.Listing():
             here = ", ".join(_who(client) for client in event.clients)
             return f"* connected to the server: {here}"
         case events.Connected():
-            return f"* conversation with {_who(event.peer)} [unauthenticated], {event.spec}"
+            mark = _mark(event.verified, event.confirmed)
+            return f"* conversation with {_who(event.peer)} {mark}, {event.spec}"
         case events.Message():
-            return f"{_who(event.sender)} [unauthenticated]: {clean(event.text)}"
+            mark = _mark(bool(event.verified), event.confirmed)
+            notes = {"gap": " [something before this is missing]", "doubled": " [this has come before]"}
+            return f"{_who(event.sender)} {mark}{notes.get(event.order or '', '')}: {clean(event.text)}"
         case events.State(state=Delivery.DELIVERED):
             return f"* delivered to {_who(event.to)}"
         case events.State(state=Delivery.FAILED):
@@ -108,11 +147,28 @@ def to_text(event: events.Event) -> str | None:
             return "! the connection to the server is lost; trying again"
         case events.Problem():
             return f"! {clean(event.text)} ({event.code})"
+        case events.Link():
+            return f"* your link, for friends: {event.link}"
+        case events.SafetyNumber():
+            return (
+                f"* safety number with {_who(event.peer)}:\n    {event.number[:35]}\n    {event.number[36:]}\n"
+                "    The same on both screens? Then nobody sits between you: /trust"
+            )
+        case events.Trusted():
+            return f"* {_who(event.peer)} is verified"
+        case events.IdentityChanged():
+            return (
+                f"! the identity behind {_who(event.peer)} has changed to {event.new}\n"
+                "    Ask them in another way whether they have a new device; /accept-identity takes it."
+            )
+        case events.Unreadable():
+            return f"! a message of {_who(event.sender)} could not be read ({event.code})"
     return None
 
 
-def conversations_to_text(contacts: tuple[Contact, ...]) -> str:
+def conversations_to_text(contacts: tuple[Contact, ...], *, authenticated: bool = False) -> str:
     """The answer to ``list-connected``."""
     if not contacts:
         return "* no conversation is open"
-    return "* open conversations, all unauthenticated: " + ", ".join(_who(contact) for contact in contacts)
+    which = "" if authenticated else ", all unauthenticated"
+    return f"* open conversations{which}: " + ", ".join(_who(contact) for contact in contacts)

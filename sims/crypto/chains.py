@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
-from msgspec import Struct
+from msgspec import Meta
+from msgspec.structs import replace
 
+from sims.crypto import primitives
 from sims.crypto.notation import lp, u32
-from sims.crypto.primitives import KEM_CIPHERTEXT_SIZE, KEM_PUBLIC_SIZE
+from sims.crypto.payloads import Bytes32
+from sims.crypto.primitives import KEM_CIPHERTEXT_SIZE, KEM_PUBLIC_SIZE, KEM_SEED_SIZE
+from sims.crypto.stored import Number, Stored
 from sims.errors import malformed
 from sims.specs import ModernSpec
 
@@ -20,6 +24,10 @@ SKIPPED_LIFE = 30 * DAY
 #: comes twice is unreadable, not silent: it is asked for again rather than lost.
 MAX_REMEMBERED = 2000
 MAX_PAST = 5
+#: So many chains are kept because something of them is missing: each header that no newer key opens is tried on all.
+MAX_UNFINISHED = 250
+
+T = TypeVar("T")
 
 R_SIZE = 12
 _FIRST = 0
@@ -27,8 +35,13 @@ _LATER = 1
 _PLAIN = 1 + 32 + 4 + 4
 _KEM = KEM_PUBLIC_SIZE + KEM_CIPHERTEXT_SIZE
 
+R = Annotated[bytes, Meta(min_length=R_SIZE, max_length=R_SIZE)]
+#: A chain key or a message key: a chain begins with 32 bytes, what follows from them are whole hashes.
+Key = Annotated[bytes, Meta(min_length=32, max_length=48)]
+KemSeed = Annotated[bytes, Meta(min_length=KEM_SEED_SIZE, max_length=KEM_SEED_SIZE)]
 
-class Sending(Struct, kw_only=True):
+
+class Sending(Stored, frozen=True, kw_only=True):
     """The own chain.
 
     :ivar key: the chain key.
@@ -38,64 +51,117 @@ class Sending(Struct, kw_only=True):
     :ivar kem: the own ML-KEM key, public, and the ciphertext to the peer's; empty in the first chain.
     """
 
-    header_key: bytes
-    key: bytes
-    n: int
-    pn: int
-    dh: bytes
+    header_key: Bytes32
+    key: Key
+    n: Number
+    pn: Number
+    dh: Bytes32
     kem: bytes
 
-    def __repr__(self) -> str:
-        return f"<sending chain, {self.n} sent>"
 
-
-class Receiving(Struct, kw_only=True):
+class Receiving(Stored, frozen=True, kw_only=True):
     """A chain of the peer's.
 
     :ivar key: the chain key; empty once another chain has begun.
     :ivar n: the number that is next in order.
     :ivar dh: the peer's ratchet key.
-    :ivar kem: the peer's ML-KEM key.
+    :ivar kem: the peer's ML-KEM key; its SHA-256, once another chain has begun.
     :ivar first: whether it is the peer's first, whose keys came with a phase.
     :ivar skipped: number → message key, and when it was skipped (Unix seconds).
-    :ivar used: number → r, of the newest that were used.
+    :ivar used: number → r, of the newest that were used. What these no longer tell apart, a number that was used in a
+        chain that is forgotten or more than 2,000 messages ago, is unreadable where it is a duplicate.
     """
 
-    header_key: bytes
+    header_key: Bytes32
     key: bytes
-    n: int
-    dh: bytes
+    n: Number
+    dh: Bytes32
     kem: bytes
     first: bool
-    skipped: dict[int, tuple[bytes, int]]
-    used: dict[int, bytes]
+    skipped: dict[Number, tuple[Key, Number]]
+    used: dict[Number, R]
 
-    def __repr__(self) -> str:
-        return f"<receiving chain, {self.n} received, {len(self.skipped)} of them not yet>"
+    def finished(self, n: int, skipped: dict[int, tuple[bytes, int]]) -> Receiving:
+        """The same, after another chain has begun: it had ``n`` messages, and these are still missing."""
+        return replace(self, key=b"", n=n, kem=primitives.digest("sha256", self.kem), skipped=skipped)
 
 
-class RatchetState(Struct, kw_only=True):
+class RatchetState(Stored, frozen=True, kw_only=True):
     """Everything that a ratchet keeps.
 
     :ivar own_dh: the own ratchet key, private; with ``own_kem`` gone once the peer's next chain is accepted, which is
         how an end knows that it steps when it next sends.
+    :ivar past: chains before the one that is received now, from the oldest on.
     """
 
     spec: str
     th1: bytes
     own_id: str
     peer_id: str
-    root: bytes
+    root: Bytes32
     sending: Sending
-    next_sending_key: bytes
-    own_dh: bytes | None
-    own_kem: bytes | None
+    next_sending_key: Bytes32
+    own_dh: Bytes32 | None
+    own_kem: KemSeed | None
     receiving: Receiving | None
-    next_receiving_key: bytes
-    past: list[Receiving]
+    next_receiving_key: Bytes32
+    past: tuple[Receiving, ...]
 
-    def __repr__(self) -> str:
-        return f"<ratchet with {self.peer_id}>"
+
+def check_stored(state: RatchetState, spec: ModernSpec) -> None:
+    """Refuse a state that no ratchet of this spec can be in, as far as one can go on from it without failing.
+
+    :raises PeerError: ``malformed``.
+    """
+    receiving = state.receiving
+    current = () if receiving is None else (receiving,)
+    chains = (*state.past, *current)
+    if not (
+        len(state.th1) == spec.hash_size
+        and len(state.sending.kem) in (0, _KEM)
+        and (state.own_dh is None) == (state.own_kem is None)
+        and (receiving is not None or (state.own_dh is not None and not state.past))
+        and all(len(chain.kem) == KEM_PUBLIC_SIZE and 32 <= len(chain.key) <= 48 for chain in current)
+        and all(len(chain.kem) == 32 and not chain.key for chain in state.past)
+        and all(max((*chain.skipped, *chain.used), default=-1) < chain.n for chain in chains)
+    ):
+        raise malformed("a stored ratchet in no state that there is")
+
+
+def tidied(chains: list[Receiving], now: int) -> list[Receiving]:
+    """What is kept of the peer's chains, all given from the oldest to the current one.
+
+    Keys of 30 days go, and the oldest of all beyond their number. Of the chains before the current one, those stay of
+    which something is missing, and the last few, of which something could come twice.
+    """
+    found = [_without_old(chain, now) for chain in chains]
+    over = sum(len(chain.skipped) for chain in found) - MAX_SKIPPED
+    forgotten = sum(len(chain.used) for chain in found) - MAX_REMEMBERED
+    for index, chain in enumerate(found):
+        keys, numbers = min(max(over, 0), len(chain.skipped)), min(max(forgotten, 0), len(chain.used))
+        if keys or numbers:
+            found[index] = replace(chain, skipped=_behind(chain.skipped, keys), used=_behind(chain.used, numbers))
+            over, forgotten = over - keys, forgotten - numbers
+    last = MAX_PAST + 1
+    if len(found) > last:
+        unfinished = [chain for chain in found[:-last] if chain.skipped]
+        found = [*unfinished[-MAX_UNFINISHED:], *found[-last:]]
+    return found
+
+
+def _behind(kept: dict[int, T], count: int) -> dict[int, T]:
+    """The same without its first so many."""
+    found = dict(kept)
+    for _ in range(count):
+        del found[next(iter(found))]
+    return found
+
+
+def _without_old(chain: Receiving, now: int) -> Receiving:
+    """The chain without keys of 30 days; they stand in the order in which they were skipped."""
+    if not chain.skipped or next(iter(chain.skipped.values()))[1] + SKIPPED_LIFE > now:
+        return chain
+    return replace(chain, skipped={n: kept for n, kept in chain.skipped.items() if kept[1] + SKIPPED_LIFE > now})
 
 
 class Header(NamedTuple):

@@ -8,30 +8,32 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from enum import StrEnum
-from hashlib import sha256
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
-from sims.crypto import payloads, primitives
+from sims import strictmsgpack
+from sims.crypto import payloads, stored
+from sims.crypto.notation import CONTENT_SIZES
 from sims.crypto.payloads import U64, Bytes8, Bytes16, Bytes32
-from sims.errors import Code, LocalError, malformed
+from sims.crypto.stored import Stored
+from sims.crypto.streams import CHAIN_SIZE, COST, Seq, Stream, chained
+from sims.crypto.streams import FIRST_CHAIN as FIRST_CHAIN
+from sims.crypto.streams import Place as Place
+from sims.errors import Code, LocalError, PeerError, malformed
 
-CHAIN_SIZE = 32
-FIRST_CHAIN = bytes(CHAIN_SIZE)
+#: The longest content, bytes: padding adds one at least.
+MAX_CONTENT = CONTENT_SIZES[-1] - 1
 #: So many ids are in a receipt.
 MAX_RECEIPT = 100
-#: So many contents, and bytes of them, are remembered of a stream while one before them is missing; so many streams.
-MAX_WAITING = 2000
-MAX_WAITING_BYTES = 2**20
+#: So many streams are remembered; of so many unconfirmed sessions something is held.
 MAX_STREAMS = 32
-
-_VERSION = 1
-
-Seq = Annotated[int, Meta(ge=1)]
+MAX_HELD = 6
+#: So much is kept of what is held, and as much again of what waits for a missing content: bytes, and
+#: :data:`~sims.crypto.streams.COST` for each content.
+MAX_BYTES = 2**20
 
 
 class _Content(Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -70,175 +72,269 @@ class Unreadable(_Content, frozen=True, kw_only=True, tag="unreadable"):
     ref: Bytes16
 
 
-Content = Text | Receipt | Disconnect | Unreadable
+class Unknown(_Content, frozen=True, kw_only=True):
+    """A kind of a later version: nothing is done about it, but ``seq`` and chain go on over it. It is never sent."""
 
-_decoder: msgspec.msgpack.Decoder[Content] = msgspec.msgpack.Decoder(Content)
+
+#: What can be sent, and what can come.
+Content = Text | Receipt | Disconnect | Unreadable
+Said = Content | Unknown
+
+
+class _Kind(Struct, frozen=True):
+    kind: str
+
+
+_KINDS = frozenset(kind.__struct_config__.tag for kind in (Text, Receipt, Disconnect, Unreadable))
+_kind = msgspec.msgpack.Decoder(_Kind)
+_known: msgspec.msgpack.Decoder[Content] = msgspec.msgpack.Decoder(Content)
+
+
+class _Base(Struct, frozen=True, kw_only=True):
+    id: Bytes16
+    stream: Bytes8
+    seq: Seq
+    time: U64
+
+
+_base = msgspec.msgpack.Decoder(_Base)
 _ERRORS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError)
 
 
-def decode(content: bytes) -> Content:
+def decode(content: bytes) -> Said:
     """What a content says.
 
-    :raises PeerError: ``malformed``, for an unknown kind too.
+    :raises PeerError: ``malformed``.
     """
     if len(content) <= CHAIN_SIZE:
         raise malformed("a content without a chain")
+    packed = content[CHAIN_SIZE:]
+    strictmsgpack.check(packed)
     try:
-        return _decoder.decode(content[CHAIN_SIZE:])
+        if _kind.decode(packed).kind in _KINDS:
+            return _known.decode(packed)
+        base = _base.decode(packed)
     except _ERRORS:
         raise malformed("not the MessagePack of a content") from None
-
-
-def chained(before: bytes, packed: bytes) -> bytes:
-    """The chain of a content whose MessagePack this is, after the chain of the one before."""
-    return sha256(before + packed).digest()
+    return Unknown(id=base.id, stream=base.stream, seq=base.seq, time=base.time)
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
-class OwnStream(Struct, kw_only=True):
+class OwnStream(Struct, frozen=True, kw_only=True):
     """The sender's side of one conversation: where stream, ``seq`` and chain stand. To be stored with what was sealed.
 
     :ivar stream: 8 random bytes, made with the store, so that a new or restored store shows.
     """
 
-    stream: bytes
-    seq: int = 0
-    chain: bytes = FIRST_CHAIN
-    version: int = _VERSION
+    stream: Bytes8
+    seq: Annotated[int, Meta(ge=0)] = 0
+    chain: Bytes32 = FIRST_CHAIN
+    version: Literal[1] = 1
 
     def __repr__(self) -> str:
         return f"<{self.seq} contents sent>"
 
-    def add(self, content: Content) -> bytes:
-        """The bytes of the next content, which has this stream and the next ``seq``.
+    def next(self, content: Content) -> tuple[bytes, OwnStream]:
+        """The bytes of the next content, which has this stream and the next ``seq``; and the stream behind it.
 
-        :raises LocalError: ``internal``, when it has not.
+        The stream itself stays: if sealing or storing fails, the same number is used for what is sent instead.
+
+        :raises LocalError: ``internal``, when it is not the next, or not what a peer could read; ``too-large``, when it
+            were longer than 32,767 bytes.
         """
         if content.stream != self.stream or content.seq != self.seq + 1:
             raise LocalError(Code.INTERNAL, "a content that is not the next of its stream")
-        packed = payloads.encode(content)
-        self.chain = chained(self.chain, packed)
-        self.seq += 1
-        return self.chain + packed
+        try:
+            packed = payloads.encode(content)
+        except (OverflowError, UnicodeEncodeError):
+            raise LocalError(Code.INTERNAL, "a content that cannot be encoded") from None
+        chain = chained(self.chain, packed)
+        made = chain + packed
+        if len(made) > MAX_CONTENT:
+            raise LocalError(Code.TOO_LARGE, f"a content of {len(made)} bytes, where {MAX_CONTENT} can be sent")
+        try:
+            readable = not isinstance(decode(made), Unknown)
+        except PeerError:
+            readable = False
+        if not readable:
+            raise LocalError(Code.INTERNAL, "a content that nobody could read")
+        return made, replace(self, seq=content.seq, chain=chain)
 
 
 # --- receiving --------------------------------------------------------------------------------------------------------
 
 
-class Place(StrEnum):
-    """How a content stands to those that came before it."""
+class Arrival(NamedTuple):
+    """A content that came.
 
-    IN_ORDER = "in order"
-    GAP = "gap"  # something before it is missing, or was another than its sender says
-    DOUBLED = "doubled"  # its number came before
-
-
-class _Stream(Struct, kw_only=True):
-    """One stream of a peer's.
-
-    :ivar seq: the last in unbroken order, and ``chain`` its chain.
-    :ivar waiting: those behind a missing one: seq → content, as long as its own chain cannot be checked.
+    :ivar content: what it says.
+    :ivar data: its bytes: chain || MessagePack.
+    :ivar place: how it stands to the others; for one that is not confirmed, to those that are and to what else its
+        session brought.
+    :ivar confirmed: whether its session is: until then somebody else may have written it.
+    :ivar shown: true for a text that came unconfirmed, was handed over then, and is confirmed now.
     """
 
-    seq: int = 0
-    chain: bytes = FIRST_CHAIN
-    waiting: dict[int, bytes] = {}
+    content: Said
+    data: bytes
+    place: Place
+    confirmed: bool
+    shown: bool = False
+
+    @property
+    def act(self) -> bool:
+        """Whether it is to be acted on now: a text at once, but only once; other known kinds when they are confirmed.
+
+        A doubled one too: none is hidden for its place, and it is its id that is shown once.
+        """
+        if not self.confirmed:
+            return isinstance(self.content, Text)
+        return not self.shown and not isinstance(self.content, Unknown)
 
     def __repr__(self) -> str:
-        return f"<{self.seq} in order, {len(self.waiting)} waiting>"
+        return f"<arrival of {self.content!r}, {self.place}{'' if self.confirmed else ', not confirmed'}>"
 
 
-class _OrderState(Struct, kw_only=True):
-    version: int = _VERSION
-    streams: dict[bytes, _Stream]
-    last: bytes | None = None
-    held: dict[bytes, list[bytes]]
+class _Kept(Stored, frozen=True, kw_only=True):
+    """A content of an unconfirmed session."""
+
+    stream: Bytes8
+    seq: Seq
+    data: bytes
+
+
+class _Held(Stored, frozen=True, kw_only=True):
+    """What came on an unconfirmed session, in the order in which it came."""
+
+    session: bytes
+    contents: tuple[_Kept, ...] = ()
+
+    @property
+    def cost(self) -> int:
+        """What it keeps, in bytes."""
+        return sum(len(kept.data) + COST for kept in self.contents)
+
+
+K = TypeVar("K", _Held, Stream)
+
+
+class _OrderState(Stored, frozen=True, kw_only=True):
+    streams: tuple[Stream, ...]
+    held: tuple[_Held, ...]
+    version: Literal[1] = 1
 
 
 class Order:
     """The receiver's side of one conversation: which contents came, of each stream of the peer's.
 
     What came on a session that is not confirmed is held apart: it counts only once :meth:`confirm` says so, as until
-    then somebody else may have written it.
+    then somebody else may have written it. All that is kept is bounded: of streams, and of sessions that hold
+    something, those go first that were heard longest ago; what finds no room at all is placed and not remembered.
     """
 
-    __slots__ = ("_state",)
+    __slots__ = ("_held", "_streams", "_tentative")
 
     def __init__(self) -> None:
-        self._state = _OrderState(streams={}, held={})
+        # Both in the order in which they were heard; all that is in them is immutable, so that copies share it.
+        self._streams: dict[bytes, Stream] = {}
+        self._held: dict[bytes, _Held] = {}
+        # Session -> stream -> what counts, and that with what is held of the session: found anew when the former is
+        # another, and so never stored.
+        self._tentative: dict[bytes, dict[bytes, tuple[Stream | None, Stream]]] = {}
 
     def __repr__(self) -> str:
-        return f"<order of {len(self._state.streams)} streams>"
+        return f"<order of {len(self._streams)} streams>"
+
+    def copy(self) -> Order:
+        """One that goes its own way from here; it costs next to nothing."""
+        found = Order()
+        found._streams, found._held, found._tentative = dict(self._streams), dict(self._held), dict(self._tentative)
+        return found
 
     @property
     def chain(self) -> bytes:
         """For the next receipt: the chain of the last content in unbroken order, of the stream heard last."""
-        last = self._state.last
-        return FIRST_CHAIN if last is None else self._state.streams[last].chain
+        return next(reversed(self._streams.values())).chain if self._streams else FIRST_CHAIN
 
-    def place(self, content: bytes) -> Place:
-        """How a content stands to those that count. Changes nothing.
+    def unbroken(self, stream: bytes) -> int:
+        """The number of the last content in unbroken order of one of the peer's streams; 0 for one that never came."""
+        found = self._streams.get(stream)
+        return 0 if found is None else found.seq
 
+    def receive(self, session: bytes, content: bytes, *, confirmed: bool) -> Arrival:
+        """Take a content; whether it is to be acted on now is :attr:`Arrival.act`.
+
+        :param session: the th1 of the session that brought it; ``confirmed`` says whether that is.
         :raises PeerError: ``malformed``, as :func:`decode`.
+        :raises LocalError: ``internal``, for a confirmed session of which something is held: :meth:`confirm` it first.
         """
         said = decode(content)
-        stream = self._state.streams.get(said.stream, _Stream())
-        if said.seq <= stream.seq or said.seq in stream.waiting:
-            return Place.DOUBLED
-        return Place.IN_ORDER if _follows(stream, said.seq, content) else Place.GAP
+        if not confirmed:
+            return Arrival(said, content, self._hold(session, said, content), False)
+        if session in self._held:
+            raise LocalError(Code.INTERNAL, "a session that was confirmed, but not to the order of its contents")
+        return Arrival(said, content, self._count(said, content), True)
 
-    def add(self, content: bytes) -> Place:
-        """Take a content of a confirmed session.
+    def confirm(self, session: bytes) -> list[Arrival]:
+        """A session was confirmed: what was held of it counts from now on, and is given to be acted on.
 
-        :raises PeerError: ``malformed``, as :func:`decode`.
+        Its places are the final ones, and :attr:`Arrival.shown` marks the texts, which were handed over before.
         """
-        said = decode(content)
-        place = self.place(content)
-        streams = self._state.streams
-        if place is Place.DOUBLED:
-            return place
-        stream = streams.get(said.stream)
-        if stream is None:
-            if len(streams) >= MAX_STREAMS:
-                del streams[next(iter(streams))]
-            stream = streams[said.stream] = _Stream(waiting={})
-        self._state.last = said.stream
-        if place is Place.IN_ORDER or _has_room(stream.waiting.values(), content):
-            stream.waiting[said.seq] = content
-        while (following := stream.waiting.get(stream.seq + 1)) is not None:
-            if not _follows(stream, stream.seq + 1, following):
-                break
-            del stream.waiting[stream.seq + 1]
-            stream.seq += 1
-            stream.chain = following[:CHAIN_SIZE]
-        return place
-
-    def hold(self, session: bytes, content: bytes) -> Place:
-        """Take a content of an unconfirmed session: how it stands if those that count are all.
-
-        :param session: its th1.
-        :raises PeerError: ``malformed``, as :func:`decode`.
-        """
-        place = self.place(content)
-        held = self._state.held.setdefault(session, [])
-        if _has_room(held, content):
-            held.append(content)
-        return place
-
-    def confirm(self, session: bytes) -> None:
-        """A session was confirmed: what was held of it counts from now on."""
-        for content in self._state.held.pop(session, []):
-            self.add(content)
+        self._tentative.pop(session, None)
+        held = self._held.pop(session, _Held(session=session))
+        found = []
+        for kept in held.contents:
+            said = decode(kept.data)
+            place = self._count(said, kept.data)
+            found.append(Arrival(said, kept.data, place, True, shown=isinstance(said, Text)))
+        return found
 
     def drop(self, session: bytes) -> None:
-        """A session was dropped without having been confirmed."""
-        self._state.held.pop(session, None)
+        """A session was dropped: what was held of it is forgotten."""
+        self._held.pop(session, None)
+        self._tentative.pop(session, None)
+
+    def _count(self, said: Said, data: bytes) -> Place:
+        """Take a content that counts."""
+        before = self._streams.get(said.stream) or Stream(stream=said.stream)
+        place, after = before.taking(said.seq, data)
+        if place is Place.DOUBLED:
+            return place
+        self._streams.pop(said.stream, None)
+        if after.cost > MAX_BYTES:
+            after = before
+        _make_room(self._streams, MAX_STREAMS, after.cost)
+        self._streams[said.stream] = after
+        return place
+
+    def _hold(self, session: bytes, said: Said, data: bytes) -> Place:
+        """Take a content of an unconfirmed session."""
+        held = self._held.pop(session, None) or _Held(session=session)
+        base = self._streams.get(said.stream)
+        known = self._tentative.get(session, {})
+        before, stream = known.get(said.stream, (None, None))
+        if stream is None or before is not base:
+            stream = base or Stream(stream=said.stream)
+            for kept in held.contents:
+                if kept.stream == said.stream:
+                    stream = stream.taking(kept.seq, kept.data)[1]
+        place, stream_after = stream.taking(said.seq, data)
+        more = replace(held, contents=(*held.contents, _Kept(stream=said.stream, seq=said.seq, data=data)))
+        if more.cost <= MAX_BYTES:
+            held, stream = more, stream_after
+        _make_room(self._held, MAX_HELD, held.cost)
+        self._held[session] = held
+        self._tentative[session] = {**known, said.stream: (base, stream)}
+        self._tentative = {key: found for key, found in self._tentative.items() if key in self._held}
+        return place
+
+    # --- storing ------------------------------------------------------------------------------------------------------
 
     def dump(self) -> bytes:
-        """The whole state, in MessagePack with its version."""
-        return _encoder.encode(self._state)
+        """The whole state, texts included, in MessagePack with its version."""
+        return stored.dump(_OrderState(streams=tuple(self._streams.values()), held=tuple(self._held.values())))
 
     @classmethod
     def load(cls, dumped: bytes) -> Order:
@@ -246,21 +342,17 @@ class Order:
 
         :raises PeerError: ``malformed``, for anything else and for another version.
         """
-        state = payloads.decode(_OrderState, dumped)
-        if state.version != _VERSION:
-            raise malformed(f"a stored order of version {state.version}")
+        state = stored.load(_OrderState, dumped)
         found = cls()
-        found._state = state
+        found._streams = {stream.stream: stream for stream in state.streams}
+        found._held = {held.session: held for held in state.held}
         return found
 
 
-def _has_room(kept: Collection[bytes], content: bytes) -> bool:
-    return len(kept) < MAX_WAITING and sum(map(len, kept)) + len(content) <= MAX_WAITING_BYTES
-
-
-def _follows(stream: _Stream, seq: int, content: bytes) -> bool:
-    """Whether a content is the next of its stream, and says that the same came before it."""
-    return seq == stream.seq + 1 and primitives.same(chained(stream.chain, content[CHAIN_SIZE:]), content[:CHAIN_SIZE])
-
-
-_encoder = msgspec.msgpack.Encoder()
+def _make_room(kept: dict[bytes, K], most: int, cost: int) -> None:
+    """Let go what was heard longest ago until there is room for one more that costs so much."""
+    spent = cost + sum(one.cost for one in kept.values())
+    for key, one in list(kept.items()):
+        if len(kept) >= most or (spent > MAX_BYTES and one.cost):
+            spent -= one.cost
+            del kept[key]

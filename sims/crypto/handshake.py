@@ -7,20 +7,21 @@
                                                server.welcome(...)                        -> sealed4, Hop
     client.finish(sealed4) -> Welcome, Hop     server.refuse(code)                        -> sealed4
 
-An end that has refused something is as it was before, though its connection is then closed. It keeps neither clock nor
-socket; the binding is the TLS exporter's 32 bytes (RFC 9266), or empty on plain TCP.
+An end that has refused something is of no more use: it refuses all that comes behind it, and its connection is closed.
+It keeps neither clock nor socket; the binding is the TLS exporter's 32 bytes (RFC 9266), or empty on plain TCP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Literal, NamedTuple, TypeVar
 
 from msgspec import UNSET
 
 from sims.crypto import payloads, primitives, schedule
-from sims.crypto.hop import REKEY_MESSAGES, REKEY_SECONDS, Hop, Side
+from sims.crypto.hop import Hop, Side
 from sims.crypto.identity import Identity, PublicIdentity
 from sims.crypto.notation import pad, unpad
 from sims.crypto.payloads import Answer, ClientProof, Limits, Offer, Outcome, Refusal, ServerProof, Welcome
@@ -32,8 +33,9 @@ T = TypeVar("T")
 
 VERSION = 2
 RANDOM_SIZE = 32
-#: A sealed plaintext of a handshake: what a frame before phase 4 has room for.
-MAX_SEALED = 4096
+BINDING_SIZE = 32
+#: A sealed part of a handshake: no frame before phase 4, of 8 KiB in base64, has room for more.
+MAX_SEALED = 6144
 
 _SERVER = "connect server"
 _CLIENT = "connect client"
@@ -47,6 +49,7 @@ class Phase(Enum):
     ANSWERED = auto()  # server: 2 is out
     PROVED = auto()  # client: 3 is out; server: 3 has come
     DONE = auto()
+    REFUSED = auto()  # something was refused: nothing goes on from here
 
 
 class Agreed(NamedTuple):
@@ -95,6 +98,31 @@ class Joined(NamedTuple):
     restored: bool
 
 
+class _End:
+    """What the two ends have in common."""
+
+    def __init__(self, identity: Identity, specs: Sequence[ModernSpec], binding: bytes, entropy: ModernEntropy) -> None:
+        if len(binding) not in (0, BINDING_SIZE):
+            raise LocalError(Code.INTERNAL, f"a binding of {len(binding)} bytes, where {BINDING_SIZE} or none are due")
+        self.phase = Phase.START
+        self._identity = identity
+        self._specs = tuple(specs)
+        self._binding = binding
+        self._entropy = entropy
+        self._transcript: _Transcript | None = None
+
+    @contextmanager
+    def _due(self, *phases: Phase) -> Iterator[None]:
+        """Refuse unless this is the phase; whatever is refused, nothing goes on behind it."""
+        try:
+            if self.phase not in phases:
+                raise malformed("a phase of connect that is not the next")
+            yield
+        except PeerError:
+            self.phase = Phase.REFUSED
+            raise
+
+
 class _Transcript:
     """What both ends keep alike: the spec, hs, and the transcript hash so far."""
 
@@ -109,8 +137,11 @@ class _Transcript:
         return f"<transcript {self.spec.name}>"
 
     def seal(self, phase: Literal[2, 3, 4], plaintext: bytes) -> bytes:
+        padded = pad("box", plaintext)
+        if len(padded) + primitives.TAG_SIZE > MAX_SEALED:
+            raise LocalError(Code.TOO_LARGE, "what does not fit in a frame of connect")
         key, nonce = schedule.connect_phase(self.spec, self.hs, phase, self.hash)
-        sealed = primitives.aead_seal(self.spec.aead, key, nonce, self.hash, pad("box", plaintext))
+        sealed = primitives.aead_seal(self.spec.aead, key, nonce, self.hash, padded)
         self.hash = schedule.connect_next(self.spec, self.hash, sealed)
         return sealed
 
@@ -124,12 +155,13 @@ class _Transcript:
     def take(self, sealed: bytes) -> None:
         self.hash = schedule.connect_next(self.spec, self.hash, sealed)
 
-    def hop(self, side: Side, now: float, messages: int, seconds: float) -> Hop:
+    def hop(self, side: Side, now: float, limits: Limits) -> Hop:
         keys = schedule.channel(self.spec, self.hs, self.hash)
+        messages, seconds = limits.rekey_messages, limits.rekey_seconds
         return Hop(side, self.spec, self.hash, keys, now=now, rekey_messages=messages, rekey_seconds=seconds)
 
 
-class Client:
+class Client(_End):
     """The client's end."""
 
     def __init__(
@@ -148,20 +180,16 @@ class Client:
 
         :param server: the id in the link.
         :param epoch: raised and committed before each connect; None where no store keeps one.
+        :raises LocalError: ``internal``, for a binding that is neither empty nor 32 bytes.
         """
-        self.phase = Phase.START
-        self._identity = identity
+        super().__init__(identity, specs, binding, entropy)
         self._server = server
         self._name = name
-        self._specs = tuple(specs)
-        self._binding = binding
-        self._entropy = entropy
         self._invite = invite
         self._epoch = epoch
         self._frame1 = b""
         self._key: X25519Key | None = None
         self._kem: KemKey | None = None
-        self._transcript: _Transcript | None = None
 
     def __repr__(self) -> str:
         return f"<connect client {self.phase.name.lower()}>"
@@ -188,11 +216,16 @@ class Client:
         """Phase 2 in, sealed3 out: only for the server of the link, so that nobody else sees name and id.
 
         :raises PeerError: ``no-common-spec``, for a spec that was not offered; ``not-authenticated``, when the box or
-            the signature does not verify, or the identity is not the link's; ``malformed``.
+            the signature does not verify, or the identity is not the link's; ``malformed``; ``too-large``.
+        :raises LocalError: ``too-large``, for a name or an invitation that does not fit in a frame.
         """
+        with self._due(Phase.OFFERED):
+            return self._answer(ciphers, data)
+
+    def _answer(self, ciphers: str, data: Answer) -> bytes:
         key, kem = self._key, self._kem
-        if self.phase is not Phase.OFFERED or key is None or kem is None:
-            raise malformed("phase 2 out of order")
+        if key is None or kem is None:
+            raise malformed("phase 2 before phase 1")
         spec = modern_chosen(ciphers, self._specs)
         th1 = schedule.connect_th1(spec, self._frame1, self._binding, data.random, data.public_key, data.kem_ciphertext)
         dh = key.exchange(data.public_key)
@@ -222,11 +255,15 @@ class Client:
     def finish(self, sealed: bytes, now: float) -> Joined:
         """Phase 4 in, the hop out.
 
-        :raises PeerError: the server's code, when it refuses; ``not-authenticated``, ``malformed``.
+        :raises PeerError: the server's code, when it refuses; ``not-authenticated``, ``malformed``, ``too-large``.
         """
+        with self._due(Phase.PROVED):
+            return self._finish(sealed, now)
+
+    def _finish(self, sealed: bytes, now: float) -> Joined:
         transcript = self._transcript
-        if self.phase is not Phase.PROVED or transcript is None:
-            raise malformed("phase 4 out of order")
+        if transcript is None:
+            raise malformed("phase 4 before phase 3")
         outcome = transcript.open(4, sealed, Outcome)
         if outcome.error is not UNSET:
             known = Code(outcome.error) if outcome.error in set(Code) else Code.UNAVAILABLE
@@ -234,29 +271,25 @@ class Client:
         if outcome.name is UNSET or outcome.limits is UNSET or outcome.time is UNSET:
             raise malformed("a phase 4 with neither a welcome nor an error")
         transcript.take(sealed)
-        limits = outcome.limits
-        hop = transcript.hop(
-            Side.CLIENT, now, limits.rekey_messages or REKEY_MESSAGES, limits.rekey_seconds or REKEY_SECONDS
-        )
+        hop = transcript.hop(Side.CLIENT, now, outcome.limits)
         epoch = None if outcome.epoch is UNSET else outcome.epoch
         restored = epoch is not None and self._epoch is not None and epoch >= self._epoch
+        self._transcript = None  # it could give the first keys of the hop again
         self.phase = Phase.DONE
-        return Joined(hop, outcome.name, limits, outcome.time, epoch, restored)
+        return Joined(hop, outcome.name, outcome.limits, outcome.time, epoch, restored)
 
 
-class Server:
+class Server(_End):
     """The server's end."""
 
     def __init__(
         self, identity: Identity, specs: Sequence[ModernSpec], *, binding: bytes, entropy: ModernEntropy
     ) -> None:
-        """Begin; ``specs`` in order of preference."""
-        self.phase = Phase.START
-        self._identity = identity
-        self._specs = tuple(specs)
-        self._binding = binding
-        self._entropy = entropy
-        self._transcript: _Transcript | None = None
+        """Begin; ``specs`` in order of preference.
+
+        :raises LocalError: ``internal``, for a binding that is neither empty nor 32 bytes.
+        """
+        super().__init__(identity, specs, binding, entropy)
 
     def __repr__(self) -> str:
         return f"<connect server {self.phase.name.lower()}>"
@@ -267,8 +300,10 @@ class Server:
         :param frame1: the frame as it came, without its terminator; ``ciphers`` and ``data`` are what it holds.
         :raises PeerError: ``no-common-spec``, for another version too; ``malformed``.
         """
-        if self.phase is not Phase.START:
-            raise malformed("phase 1 out of order")
+        with self._due(Phase.START):
+            return self._answer(frame1, ciphers, data)
+
+    def _answer(self, frame1: bytes, ciphers: Sequence[str], data: Offer) -> Agreed:
         if data.version != VERSION:
             raise PeerError(Code.NO_COMMON_SPEC, f"version {data.version} of connect, where {VERSION} is spoken")
         spec = preferred(ciphers, self._specs)
@@ -288,11 +323,16 @@ class Server:
     def accept(self, sealed: bytes) -> Claim:
         """Phase 3 in: who is there; then call :meth:`welcome` or :meth:`refuse`.
 
-        :raises PeerError: ``not-authenticated``, when the box or the signature does not verify; ``malformed``.
+        :raises PeerError: ``not-authenticated``, when the box or the signature does not verify; ``malformed``;
+            ``too-large``.
         """
+        with self._due(Phase.ANSWERED):
+            return self._accept(sealed)
+
+    def _accept(self, sealed: bytes) -> Claim:
         transcript = self._transcript
-        if self.phase is not Phase.ANSWERED or transcript is None:
-            raise malformed("phase 3 out of order")
+        if transcript is None:
+            raise malformed("phase 3 before phase 2")
         proof = transcript.open(3, sealed, ClientProof)
         identity = PublicIdentity(proof.sign, proof.dh)
         identity.verify(_CLIENT, transcript.hash + self._identity.id.encode("ascii"), proof.signature)
@@ -311,22 +351,21 @@ class Server:
         :raises LocalError: ``internal``, unless phase 3 has come.
         """
         said = Welcome(name=name, limits=limits, time=time, epoch=UNSET if epoch is None else epoch)
-        transcript, sealed = self._fourth(said)
-        self.phase = Phase.DONE
-        return sealed, transcript.hop(
-            Side.SERVER, now, limits.rekey_messages or REKEY_MESSAGES, limits.rekey_seconds or REKEY_SECONDS
-        )
+        sealed, transcript = self._fourth(said)
+        return sealed, transcript.hop(Side.SERVER, now, limits)
 
     def refuse(self, code: Code) -> bytes:
         """sealed4 for a client that is not.
 
         :raises LocalError: ``internal``, unless phase 3 has come.
         """
-        _, sealed = self._fourth(Refusal(error=code.value))
-        self.phase = Phase.DONE
-        return sealed
+        return self._fourth(Refusal(error=code.value))[0]
 
-    def _fourth(self, said: Welcome | Refusal) -> tuple[_Transcript, bytes]:
-        if self.phase is not Phase.PROVED or self._transcript is None:
+    def _fourth(self, said: Welcome | Refusal) -> tuple[bytes, _Transcript]:
+        transcript = self._transcript
+        if self.phase is not Phase.PROVED or transcript is None:
             raise LocalError(Code.INTERNAL, "nobody has proved to be there")
-        return self._transcript, self._transcript.seal(4, payloads.encode(said))
+        sealed = transcript.seal(4, payloads.encode(said))
+        self._transcript = None  # it could give the first keys of the hop again
+        self.phase = Phase.DONE
+        return sealed, transcript

@@ -1,18 +1,20 @@
 """The hop between a client and a server after connect: two chains, and their rekey (protocol.rst, "secure").
 
 ``seal(plaintext) -> box`` and ``open(box) -> plaintext``, as everywhere. Messages come in order over one connection,
-so each number must be exactly the next; every message has a key of its own, gone after use.
+so each number must be exactly the next; every message has a key of its own, gone after use. The messages of a rekey are
+the hop's own: :meth:`Hop.open` answers them.
 """
 
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 from sims.crypto import payloads, primitives, schedule
-from sims.crypto.notation import pad, u64, unpad
+from sims.crypto.notation import pad, unpad
 from sims.crypto.payloads import Rekey1, Rekey2, Rekey3
 from sims.crypto.primitives import KemKey, ModernEntropy, X25519Key
 from sims.crypto.schedule import Channel
@@ -22,6 +24,9 @@ from sims.specs import ModernSpec
 #: After so many messages (both directions), or so many seconds, the client starts a rekey.
 REKEY_MESSAGES = 1000
 REKEY_SECONDS = 600
+#: A server may ask for less, but not for so little that nothing else would go on.
+LEAST_MESSAGES = 100
+LEAST_SECONDS = 30
 #: A client that has not done so within so many times as much is closed.
 PATIENCE = 2
 
@@ -40,6 +45,20 @@ class Box(NamedTuple):
     ciphertext: bytes
 
 
+class Received(NamedTuple):
+    """What came in a box.
+
+    :ivar plaintext: an inner message; None for one of a rekey.
+    :ivar reply: what the hop answers, to be sent before anything else.
+    """
+
+    plaintext: bytes | None
+    reply: Box | None
+
+    def __repr__(self) -> str:
+        return f"<received {'a rekey' if self.plaintext is None else 'a message'}>"
+
+
 class Rekeying(Enum):
     """Where a rekey is."""
 
@@ -48,15 +67,25 @@ class Rekeying(Enum):
     ANSWERED = auto()  # server: 2 is out
 
 
+class _Step(NamedTuple):
+    """A step of a rekey, worked out before anything changes: what is answered, and the keys behind that."""
+
+    answer: Rekey2 | Rekey3 | None = None
+    keys: Channel | None = None
+
+    def __repr__(self) -> str:
+        return "<step of a rekey>"
+
+
 class Hop:
-    """One end of a hop. After any refusal it is as it was, and of no more use: a hop that refuses a box is closed.
+    """One end of a hop. What it refuses changes nothing but this: it is dead then, and refuses everything.
 
     :ivar spec: what connect agreed on.
     """
 
     __slots__ = (
-        *("_ad_in", "_ad_out", "_count", "_in", "_in_n", "_key", "_kem", "_max_messages", "_max_seconds"),
-        *("_next", "_out", "_out_n", "_rekeying", "_root", "_side", "_since", "spec"),
+        *("_ad_in", "_ad_out", "_dead", "_in", "_in_n", "_key", "_kem", "_max_messages", "_max_seconds"),
+        *("_next", "_out", "_out_n", "_received", "_rekeying", "_root", "_sent", "_side", "_since", "spec"),
     )
 
     def __init__(
@@ -67,12 +96,14 @@ class Hop:
         keys: Channel,
         *,
         now: float,
-        rekey_messages: int = REKEY_MESSAGES,
-        rekey_seconds: float = REKEY_SECONDS,
+        rekey_messages: int | None = None,
+        rekey_seconds: int | None = None,
     ) -> None:
         """Begin.
 
         :param now: seconds on a clock that does not go backwards; as in all other calls.
+        :param rekey_messages: the server's limit, if it has one; more than :data:`REKEY_MESSAGES` is taken as that, and
+            less than :data:`LEAST_MESSAGES` as that. ``rekey_seconds`` likewise.
         """
         self.spec = spec
         self._side = side
@@ -81,14 +112,15 @@ class Hop:
         self._root, client, server = keys
         self._out, self._in = (client, server) if side is Side.CLIENT else (server, client)
         self._out_n = self._in_n = 0
-        self._count = 0  # messages under the present keys
+        self._sent = self._received = 0  # messages under the present keys
         self._since = now
-        self._max_messages = rekey_messages
-        self._max_seconds = rekey_seconds
+        self._max_messages = _between(LEAST_MESSAGES, rekey_messages, REKEY_MESSAGES)
+        self._max_seconds = _between(LEAST_SECONDS, rekey_seconds, REKEY_SECONDS)
         self._rekeying = Rekeying.IDLE
         self._key: X25519Key | None = None  # client: what rekey 1 offered
         self._kem: KemKey | None = None
         self._next: bytes | None = None  # server: the client's chain behind its rekey 3
+        self._dead = False
 
     def __repr__(self) -> str:
         return f"<hop {self._side.name.lower()} {self.spec.name}, {self._out_n} sent, {self._in_n} received>"
@@ -96,53 +128,76 @@ class Hop:
     def seal(self, plaintext: bytes) -> Box:
         """Seal one inner message.
 
-        :raises LocalError: ``too-large``, for more than 65,535 bytes.
+        :raises LocalError: ``too-large``, for more than 65,535 bytes; ``internal``, after a refusal.
         """
+        if self._dead:
+            raise LocalError(Code.INTERNAL, "this hop has refused something, and is to be closed")
         padded = pad("box", plaintext)
-        link = schedule.link(self.spec, self._out)
-        key, nonce = schedule.box_keys(self.spec, link.message_key, "secure")
-        ad = self._ad_out + u64(self._out_n)
+        key, nonce, next_chain = schedule.message_keys(self.spec, self._out, "secure")
+        ad = self._ad_out + self._out_n.to_bytes(8, "big")
         box = Box(self._out_n, primitives.aead_seal(self.spec.aead, key, nonce, ad, padded))
-        self._out = link.next_chain
+        self._out = next_chain
         self._out_n += 1
-        self._count += 1
+        self._sent += 1
         return box
 
-    def open(self, n: int, ciphertext: bytes, now: float) -> bytes:
-        """Open one.
+    def open(self, n: int, ciphertext: bytes, now: float, entropy: ModernEntropy) -> Received:
+        """Open one, and go on with the rekey if it is of one.
 
-        :raises PeerError: ``not-authenticated``, when ``n`` is not the next or the box does not verify; ``malformed``,
-            when its padding is not what it must be; ``rekey-required``, at a server whose client goes on without.
+        :raises PeerError: ``not-authenticated``, when ``n`` is not the next or the box does not verify, and for
+            everything after a refusal; ``malformed``, when its padding is not what it must be, or for a rekey that is
+            out of order or has keys that cannot be used; ``rekey-required``, at a server whose client goes on without:
+            one that is to be told asks :meth:`overdue` before.
         """
+        if self._dead:
+            raise PeerError(Code.NOT_AUTHENTICATED, "this hop has refused something before")
+        try:
+            return self._open(n, ciphertext, now, entropy)
+        except PeerError:
+            self._dead = True
+            raise
+
+    def _open(self, n: int, ciphertext: bytes, now: float, entropy: ModernEntropy) -> Received:
+        if type(n) is not int:
+            raise malformed("the number of a message that is no number")
         if n != self._in_n:
             raise PeerError(Code.NOT_AUTHENTICATED, f"message {self._in_n} is due on this hop, and another came")
         if self.overdue(now):
             raise PeerError(Code.REKEY_REQUIRED, "the keys of this hop were used for too long")
-        link = schedule.link(self.spec, self._in)
-        key, nonce = schedule.box_keys(self.spec, link.message_key, "secure")
-        padded = primitives.aead_open(self.spec.aead, key, nonce, self._ad_in + u64(n), ciphertext)
+        key, nonce, next_chain = schedule.message_keys(self.spec, self._in, "secure")
+        padded = primitives.aead_open(self.spec.aead, key, nonce, self._ad_in + n.to_bytes(8, "big"), ciphertext)
         plaintext = unpad("box", padded)
-        self._in = link.next_chain
+        step = self._step(plaintext, entropy) if _is_rekey(plaintext) else None
+        self._in = next_chain
         self._in_n += 1
-        self._count += 1
-        return plaintext
+        self._received += 1
+        if step is None:
+            return Received(plaintext, None)
+        return Received(None, self._take(step, now))
 
     # --- rekey --------------------------------------------------------------------------------------------------------
 
     def rekey_due(self, now: float) -> bool:
-        """True when the client has to call :meth:`begin_rekey`."""
-        spent = self._count >= self._max_messages or now - self._since >= self._max_seconds
+        """True when the client has to call :meth:`begin_rekey`: to be asked after all that is sealed or opened."""
+        spent = self._sent + self._received >= self._max_messages or now - self._since >= self._max_seconds
         return self._side is Side.CLIENT and self._rekeying is Rekeying.IDLE and spent
 
     def overdue(self, now: float) -> bool:
-        """True at a server whose client has let twice the bounds pass: it is closed with ``rekey-required``."""
-        late = self._count >= PATIENCE * self._max_messages or now - self._since >= PATIENCE * self._max_seconds
-        return self._side is Side.SERVER and late
+        """True at a server whose client has let twice the bounds pass: it is closed with ``rekey-required``.
+
+        What may still be on its way to or from an honest client is not held against it: of what the server sends, no
+        more counts than what makes a rekey due, and while one is under way only the seconds count.
+        """
+        if self._side is not Side.SERVER:
+            return False
+        spent = min(self._sent, self._max_messages - 1) + self._received
+        late = self._rekeying is Rekeying.IDLE and spent >= PATIENCE * self._max_messages
+        return late or now - self._since >= PATIENCE * self._max_seconds
 
     def begin_rekey(self, entropy: ModernEntropy) -> Box:
         """The client's rekey 1, sealed.
 
-        :raises LocalError: ``internal``, at a server, or while one is under way.
+        :raises LocalError: ``internal``, at a server, while one is under way, or after a refusal.
         """
         if self._side is not Side.CLIENT or self._rekeying is not Rekeying.IDLE:
             raise LocalError(Code.INTERNAL, "a rekey is the client's to begin, one at a time")
@@ -152,64 +207,76 @@ class Hop:
         self._rekeying = Rekeying.ASKED
         return box
 
-    def rekey(self, phase: int, data: object, now: float, entropy: ModernEntropy) -> Box | None:
-        """Go on with a rekey whose next message was opened; gives the answer, sealed, if there is one.
+    def _step(self, plaintext: bytes, entropy: ModernEntropy) -> _Step:
+        """What is to be done about a message of a rekey. Changes nothing."""
+        said = payloads.decode(_RekeyMessage, plaintext)
+        match self._side, self._rekeying, said.phase:
+            case Side.SERVER, Rekeying.IDLE, 1:
+                asked = payloads.convert(Rekey1, said.data)
+                own = entropy.x25519()
+                ciphertext, secret = entropy.encapsulate(asked.kem_public_key)
+                keys = schedule.rekeyed(self.spec, self._root, own.exchange(asked.public_key), secret)
+                return _Step(Rekey2(public_key=own.public, kem_ciphertext=ciphertext), keys)
+            case Side.CLIENT, Rekeying.ASKED, 2 if self._key is not None and self._kem is not None:
+                agreed = payloads.convert(Rekey2, said.data)
+                dh = self._key.exchange(agreed.public_key)
+                secret = self._kem.decapsulate(agreed.kem_ciphertext)
+                return _Step(Rekey3(), schedule.rekeyed(self.spec, self._root, dh, secret))
+            case Side.SERVER, Rekeying.ANSWERED, 3:
+                payloads.convert(Rekey3, said.data)
+                return _Step()
+        raise malformed("a rekey out of order, or while one is under way")
 
-        :param data: its ``data``, a map with raw byte fields.
-        :raises PeerError: ``malformed``, for a message out of order, or keys that cannot be used.
+    def _take(self, step: _Step, now: float) -> Box | None:
+        """Take a step that was worked out; its answer is the last message of a chain.
+
+        The server's clock goes on until the client has finished.
         """
-        expected = {
-            (Side.SERVER, Rekeying.IDLE): 1,
-            (Side.CLIENT, Rekeying.ASKED): 2,
-            (Side.SERVER, Rekeying.ANSWERED): 3,
-        }
-        if expected.get((self._side, self._rekeying)) != phase:
-            raise malformed("a rekey out of order, or while one is under way")
-        if phase == 1:
-            return self._answer(payloads.convert(Rekey1, data), entropy)
-        if phase == 2:
-            return self._agree(payloads.convert(Rekey2, data), now)
-        payloads.convert(Rekey3, data)
-        self._finish(now)
-        return None
-
-    def _answer(self, asked: Rekey1, entropy: ModernEntropy) -> Box:
-        key = entropy.x25519()
-        ciphertext, secret = entropy.encapsulate(asked.kem_public_key)
-        root, client, server = schedule.rekeyed(self.spec, self._root, key.exchange(asked.public_key), secret)
-        box = self.seal(_rekey(2, Rekey2(public_key=key.public, kem_ciphertext=ciphertext)))
-        self._root, self._out, self._next = root, server, client
-        self._rekeying = Rekeying.ANSWERED
+        box = None
+        if isinstance(step.answer, Rekey2) and step.keys is not None:
+            box = self.seal(_rekey(2, step.answer))
+            self._root, self._next, self._out = step.keys
+            self._rekeying = Rekeying.ANSWERED
+        elif isinstance(step.answer, Rekey3) and step.keys is not None:
+            box = self.seal(_rekey(3, step.answer))
+            self._root, self._out, self._in = step.keys
+            self._key = self._kem = None
+            self._rekeying, self._since = Rekeying.IDLE, now
+        elif self._next is not None:
+            self._in, self._next = self._next, None
+            self._rekeying, self._since = Rekeying.IDLE, now
+        self._sent = self._received = 0
         return box
 
-    def _agree(self, answer: Rekey2, now: float) -> Box:
-        if self._key is None or self._kem is None:
-            raise malformed("a rekey out of order")
-        dh = self._key.exchange(answer.public_key)
-        secret = self._kem.decapsulate(answer.kem_ciphertext)
-        root, client, server = schedule.rekeyed(self.spec, self._root, dh, secret)
-        box = self.seal(_rekey(3, Rekey3()))
-        self._root, self._out, self._in = root, client, server
-        self._key = self._kem = None
-        self._done(now)
-        return box
 
-    def _finish(self, now: float) -> None:
-        if self._next is None:
-            raise malformed("a rekey out of order")
-        self._in, self._next = self._next, None
-        self._done(now)
-
-    def _done(self, now: float) -> None:
-        self._rekeying = Rekeying.IDLE
-        self._count = 0
-        self._since = now
+def _between(least: int, given: int | None, most: int) -> int:
+    return most if given is None else max(least, min(given, most))
 
 
 class _RekeyMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="rekey"):
-    phase: int
+    phase: Literal[1, 2, 3]
     data: object
 
+    def __repr__(self) -> str:
+        return f"<rekey {self.phase}>"
 
-def _rekey(phase: int, data: Rekey1 | Rekey2 | Rekey3) -> bytes:
+
+def _rekey(phase: Literal[1, 2, 3], data: Rekey1 | Rekey2 | Rekey3) -> bytes:
     return payloads.encode(_RekeyMessage(phase=phase, data=data))
+
+
+class _Typed(Struct, frozen=True):
+    type: str
+
+
+_typed = msgspec.msgpack.Decoder(_Typed)
+
+
+def _is_rekey(plaintext: bytes) -> bool:
+    """Whether an inner message is of a rekey; one that cannot be read isn't, and is refused by who reads it."""
+    if b"rekey" not in plaintext:
+        return False
+    try:
+        return _typed.decode(plaintext).type == "rekey"
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError):
+        return False

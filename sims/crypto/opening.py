@@ -6,7 +6,7 @@ their keys and their lists of specs; then B's first ratchet step, which both ide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import UNSET
 
@@ -19,7 +19,7 @@ from sims.crypto.primitives import ModernEntropy
 from sims.crypto.ratchet import Ratchet
 from sims.crypto.schedule import Party, Prekeys
 from sims.crypto.session import Incoming, Opened, Session, SessionState, Stage, digest_of, macs_of
-from sims.errors import Code, PeerError, malformed
+from sims.errors import Code, LocalError, PeerError, malformed
 from sims.specs import ModernSpec
 
 
@@ -31,17 +31,20 @@ def open_session(
     *,
     now: int,
     entropy: ModernEntropy,
-    expected: str | None = None,
+    expected: str,
     before: Seen | None = None,
     floor: int = 0,
 ) -> Session:
     """A's end: begin a session with whoever published a bundle. Its first ``seal`` gives phase 1.
 
     :param own_specs: what the own policy allows, in order of preference.
-    :param expected: the id that is held for this person, if one is; with ``before``, as for ``check_bundle``.
+    :param expected: the id that is held for this person; with ``before``, as for ``check_bundle``.
     :param floor: the highest spec class ever agreed with this id, 0 if none.
+    :raises LocalError: ``policy``, for one's own id: both ends of such a session would be one.
     :raises PeerError: as ``check_bundle`` and ``check_one_time_key`` do; ``no-common-spec``; ``policy``.
     """
+    if expected == identity.id:
+        raise LocalError(Code.POLICY, "a session with oneself")
     peer_id = check_bundle(bundle, now=now, expected=expected, before=before)
     if one_time_key is not None:
         check_one_time_key(one_time_key, bundle.identity)
@@ -95,12 +98,14 @@ def accept_session(
     now: int,
     entropy: ModernEntropy,
     floor: int = 0,
+    check: Callable[[bytes], object] = lambda content: None,
 ) -> tuple[Session, Opened]:
     """B's end: a phase 1 that is of no session yet. Nothing is drawn or changed before its message verifies.
 
     :param prekeys: lose the one-time key and remember the ``a1``; to be stored together with the session.
     :param allowed: what the own policy allows now.
     :param floor: the highest spec class ever agreed with this id, 0 if none.
+    :param check: what else is to be asked of the content: whatever this raises refuses the phase.
     :raises PeerError: ``not-authenticated``, when keys, ids or message do not verify, the prekeys are gone, or this
         ``a1`` began a session before; ``no-common-spec``; ``policy``; ``malformed``; ``too-large``.
     """
@@ -110,6 +115,8 @@ def accept_session(
     sender = PublicIdentity(data.sign, data.dh)
     if came.src != sender.id or came.dst != identity.id:
         raise PeerError(Code.NOT_AUTHENTICATED, "a phase 1 of other ids than its keys'")
+    if sender.id == identity.id:
+        raise PeerError(Code.NOT_AUTHENTICATED, "a phase 1 of one's own")
     kem_prekey_id = None if data.kem_prekey_id is UNSET else data.kem_prekey_id
     one_time_id = None if data.one_time_id is UNSET else data.one_time_id
     mine = prekeys.find(data.prekey_id, kem_prekey_id, one_time_id, data.public_key)
@@ -133,6 +140,9 @@ def accept_session(
     keys = schedule.initial(spec, th1, ikm)
     ratchet = Ratchet.responder(spec, th1, own.id, peer.id, keys, a1, data.kem_public_key)
     received = ratchet.open(data.message, now, first=True)
+    if received is None:
+        raise malformed("a first message that was opened before")
+    check(received.content)
 
     b1, kem = entropy.x25519(), entropy.mlkem768()
     ciphertext, secret = entropy.encapsulate(data.kem_public_key)
@@ -154,4 +164,6 @@ def accept_session(
         created=now,
     )
     prekeys.spend(data.prekey_id, one_time_id, a1)
-    return Session(identity, state, ratchet), Opened(received.content, 2, False, received.late)
+    return Session(identity, state, ratchet), Opened(
+        received.content, 2, confirmed=False, late=False, duplicate=False, heard=True
+    )

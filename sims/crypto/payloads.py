@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from sims import strictmsgpack
 from sims.errors import malformed
 
 T = TypeVar("T")
@@ -25,8 +26,11 @@ KemPublic = Annotated[bytes, Meta(min_length=1184, max_length=1184)]
 KemCiphertext = Annotated[bytes, Meta(min_length=1088, max_length=1088)]
 U32 = Annotated[int, Meta(ge=0, lt=2**32)]
 U64 = Annotated[int, Meta(ge=0)]
-Specs = Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=32)]
-Name = Annotated[str, Meta(max_length=128)]
+SpecName = Annotated[str, Meta(max_length=128)]
+Specs = Annotated[tuple[SpecName, ...], Meta(max_length=64)]
+#: Bounds, not rules: what a name or an invitation is, the server decides. They fit in a frame of connect.
+Name = Annotated[str, Meta(max_length=512)]
+Invite = Annotated[str, Meta(max_length=1024)]
 Header = Annotated[bytes, Meta(min_length=69, max_length=2341)]
 Body = Annotated[bytes, Meta(min_length=272, max_length=32_784)]
 
@@ -44,7 +48,7 @@ class _Quiet(Struct, frozen=True, kw_only=True):
 class Offer(_Quiet, frozen=True, kw_only=True):
     """The ``data`` of connect 1."""
 
-    version: int
+    version: U64
     random: Bytes32
     public_key: Bytes32
     kem_public_key: KemPublic
@@ -73,7 +77,7 @@ class ClientProof(_Quiet, frozen=True, kw_only=True):
     sign: Bytes32
     dh: Bytes32
     name: Name
-    invite: Annotated[str, Meta(max_length=256)] | UnsetType = UNSET
+    invite: Invite | UnsetType = UNSET
     epoch: U64 | UnsetType = UNSET
     signature: Signature
 
@@ -151,7 +155,7 @@ class Message(_Quiet, frozen=True, kw_only=True):
 class Phase1(_Quiet, frozen=True, kw_only=True):
     """A→B; of ``kem_prekey_id`` and ``one_time_id`` there is exactly one, and ``message`` is never left out."""
 
-    spec: Annotated[str, Meta(max_length=64)]
+    spec: SpecName
     sign: Bytes32
     dh: Bytes32
     prekey_id: U32
@@ -207,10 +211,12 @@ def encode(value: object) -> bytes:
 
 
 def decode(kind: type[T], data: bytes) -> T:
-    """The value of this type in MessagePack.
+    """The value of this type in MessagePack that somebody else has made.
 
-    :raises PeerError: ``malformed``.
+    :raises PeerError: ``malformed``, also for what two parsers could read differently
+        (:func:`sims.strictmsgpack.check`).
     """
+    strictmsgpack.check(data)
     try:
         return msgspec.msgpack.decode(data, type=kind)
     except _ERRORS:
@@ -218,7 +224,10 @@ def decode(kind: type[T], data: bytes) -> T:
 
 
 def convert(kind: type[T], value: object) -> T:
-    """The value of this type in a map that MessagePack gave, its byte fields raw.
+    """The value of this type in a map with raw byte fields.
+
+    A map cannot show any more what :func:`decode` refuses: this is for one that stood in a larger message which
+    ``strictmsgpack.check`` or ``strictjson`` has passed as a whole.
 
     :raises PeerError: ``malformed``.
     """
@@ -233,7 +242,7 @@ class _SpecList(_Quiet, frozen=True, kw_only=True):
 
 
 def spec_list(value: object) -> tuple[str, ...]:
-    """A list of specs: at most 32 names of at most 64 characters.
+    """A list of specs: at most 64 names of at most 128 characters.
 
     :raises PeerError: ``malformed``.
     """

@@ -6,21 +6,21 @@ one that was heard last; at first, as nothing was heard, the one with the lower 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from sims import specs
-from sims.crypto import payloads
+from sims.crypto import stored
 from sims.crypto.chains import DAY
-from sims.crypto.identity import Identity
+from sims.crypto.identity import Identity, PublicIdentity, is_id
 from sims.crypto.opening import accept_session, open_session
-from sims.crypto.payloads import Phase1
-from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys, Seen
+from sims.crypto.payloads import Bytes32, Phase1
+from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys, Seen, seen
 from sims.crypto.primitives import ModernEntropy
-from sims.crypto.ratchet import DuplicateError
 from sims.crypto.session import Incoming, Opened, Outgoing, Session
+from sims.crypto.stored import Number, Stored
 from sims.errors import Code, LocalError, PeerError, malformed
 from sims.specs import ModernSpec
 
@@ -28,38 +28,49 @@ from sims.specs import ModernSpec
 MAX_OTHERS = 5
 OTHERS_LIFE = 30 * DAY
 
-_VERSION = 1
 
-
-class _Stored(Struct, kw_only=True):
+class _Stored(Stored, frozen=True, kw_only=True):
     session: bytes
+    begun: Number
+    heard: Number
+    at: Number
+
+
+class _State(Stored, frozen=True, kw_only=True):
+    """Everything that is kept but the sessions themselves, which are here only when it is stored.
+
+    :ivar count: of what was begun and heard.
+    :ivar floor: the highest spec class ever agreed, 0 if none.
+    :ivar seen: of the newest bundle.
+    :ivar keys: the peer's, sign and dh, once they are known.
+    """
+
+    version: Literal[1] = 1
+    peer: str
+    count: Number = 0
+    floor: Number = 0
+    seen: Seen | None = None
+    keys: tuple[Bytes32, Bytes32] | None = None
+    sessions: tuple[_Stored, ...] = ()
+
+
+class _Entry(NamedTuple):
+    """A session, and when it was begun and heard last: as a count of events, and in Unix seconds.
+
+    What is done with the session is done with a copy, which then takes its place in another entry.
+    """
+
+    session: Session
     begun: int
     heard: int
     at: int
 
+    def __repr__(self) -> str:
+        return f"<{self.session!r}, heard {self.heard}>"
 
-class _State(Struct, kw_only=True):
-    version: int = _VERSION
-    peer: str
-    count: int
-    floor: int
-    sessions: list[_Stored]
-
-
-class _Entry:
-    """A session, and when it was begun and heard last: as a count of events, and in Unix seconds."""
-
-    __slots__ = ("at", "begun", "heard", "session")
-
-    def __init__(self, session: Session, begun: int, heard: int, at: int) -> None:
-        self.session = session
-        self.begun = begun
-        self.heard = heard
-        self.at = at
-
-    def rank(self) -> tuple[bool, int, int]:
+    def rank(self) -> tuple[bool, int]:
         """The greater, the sooner messages are sent on it."""
-        return self.session.confirmed, self.heard, -int.from_bytes(self.session.th1, "big")
+        return self.session.confirmed, self.heard
 
     def worth(self) -> tuple[bool, int]:
         """The less, the sooner it is dropped."""
@@ -67,10 +78,18 @@ class _Entry:
 
 
 class Came(NamedTuple):
-    """What came, and on which session: its th1."""
+    """What came, and on which session: its th1; and which sessions had to go for it."""
 
     session: bytes
     opened: Opened
+    dropped: tuple[bytes, ...]
+
+
+class Started(NamedTuple):
+    """Which session was begun: its th1; and which had to go for it."""
+
+    session: bytes
+    dropped: tuple[bytes, ...]
 
 
 class Sent(NamedTuple):
@@ -81,32 +100,58 @@ class Sent(NamedTuple):
 
 
 class PeerSessions:
-    """All sessions with one id. Every refusal leaves them as they were.
+    """All sessions with one id. Every refusal leaves them as they were; copies cost nothing."""
 
-    :ivar peer_id: the id.
-    """
-
-    __slots__ = ("_count", "_entries", "_floor", "_identity", "peer_id")
+    __slots__ = ("_entries", "_identity", "_state")
 
     def __init__(self, identity: Identity, peer_id: str) -> None:
-        self.peer_id = peer_id
+        """No session yet.
+
+        :raises LocalError: ``policy``, for one's own id: both ends of a session would be one.
+        """
+        if peer_id == identity.id:
+            raise LocalError(Code.POLICY, "sessions with oneself")
         self._identity = identity
-        self._entries: list[_Entry] = []
-        self._count = 0
-        self._floor = 0
+        self._entries: tuple[_Entry, ...] = ()
+        self._state = _State(peer=peer_id)
 
     def __repr__(self) -> str:
         return f"<{len(self._entries)} sessions with {self.peer_id}>"
 
+    def copy(self) -> PeerSessions:
+        """Another one in the same state."""
+        found = PeerSessions.__new__(PeerSessions)
+        found._identity, found._entries, found._state = self._identity, self._entries, self._state
+        return found
+
+    @property
+    def peer_id(self) -> str:
+        """The id of the other end."""
+        return self._state.peer
+
+    @property
+    def peer(self) -> PublicIdentity | None:
+        """The keys of the other end; None before the first session."""
+        return None if self._state.keys is None else PublicIdentity(*self._state.keys)
+
     @property
     def sessions(self) -> tuple[Session, ...]:
-        """All of them, the one to send on first."""
-        return tuple(entry.session for entry in sorted(self._entries, key=_Entry.rank, reverse=True))
+        """Copies of all of them, the one to send on first."""
+        return tuple(entry.session.copy() for entry in self._ranked())
 
     @property
     def current(self) -> Session | None:
-        """The one to send on; None, when a new one has to be opened."""
-        return next((session for session in self.sessions if not session.ended), None)
+        """A copy of the one to send on; None, when a new one has to be opened."""
+        return next((entry.session.copy() for entry in self._ranked() if not entry.session.ended), None)
+
+    def find(self, session: bytes) -> Session | None:
+        """A copy of the session with this th1."""
+        return next((entry.session.copy() for entry in self._entries if entry.session.th1 == session), None)
+
+    def due(self) -> tuple[tuple[bytes, int], ...]:
+        """On which sessions (th1) a phase is still to be answered with, and which."""
+        sessions = [entry.session for entry in self._ranked()]
+        return tuple((session.th1, session.due) for session in sessions if session.due is not None)
 
     def start(
         self,
@@ -116,11 +161,10 @@ class PeerSessions:
         *,
         now: int,
         entropy: ModernEntropy,
-        before: Seen | None = None,
-    ) -> bytes:
-        """Open a session to this person's bundle; gives its th1. It carries phase 1 when something is sealed on it.
+    ) -> Started:
+        """Open a session to this person's bundle. It carries phase 1 when something is sealed on it.
 
-        :raises PeerError: as ``open_session`` does.
+        :raises PeerError: as ``open_session`` does; ``policy``, for an older bundle than was seen before, too.
         """
         session = open_session(
             self._identity,
@@ -130,21 +174,23 @@ class PeerSessions:
             now=now,
             entropy=entropy,
             expected=self.peer_id,
-            before=before,
-            floor=self._floor,
+            before=self._state.seen,
+            floor=self._state.floor,
         )
-        self._add(session, now, heard=False)
-        return session.th1
+        self._state = replace(self._state, seen=seen(bundle))
+        return Started(session.th1, self._add(session, now, heard=False))
 
     def seal(self, content: bytes | None, entropy: ModernEntropy, session: bytes | None = None) -> Sent:
         """Seal a content on the current session, or on the one with this th1; None makes the phase that is due there.
 
-        :raises LocalError: ``not-authenticated``, when there is no session; and as ``Session.seal`` does.
+        :raises LocalError: ``not-authenticated``, when there is no such session; and as ``Session.seal`` does.
         """
         found = self.current if session is None else self.find(session)
         if found is None:
             raise LocalError(Code.NOT_AUTHENTICATED, "no session to send on: one has to be opened")
-        return Sent(found.th1, found.seal(content, entropy))
+        sent = found.seal(content, entropy)
+        self._replace(found)
+        return Sent(found.th1, sent)
 
     def open(
         self,
@@ -154,10 +200,11 @@ class PeerSessions:
         *,
         now: int,
         entropy: ModernEntropy,
+        check: Callable[[bytes], object] = lambda content: None,
     ) -> Came:
         """Open what came from this person, on whichever session it is of; a new phase 1 begins one.
 
-        :raises DuplicateError: for what was opened before.
+        :param check: what else is to be asked of the first content of a new session, as for ``accept_session``.
         :raises PeerError: as ``Session.open`` and ``accept_session`` do.
         """
         if came.src != self.peer_id:
@@ -166,82 +213,128 @@ class PeerSessions:
             entry = next((entry for entry in self._entries if entry.session.began_with(came)), None)
             if entry is None:
                 session, opened = accept_session(
-                    self._identity, prekeys, allowed, came, now=now, entropy=entropy, floor=self._floor
+                    *(self._identity, prekeys, allowed, came),
+                    now=now,
+                    entropy=entropy,
+                    floor=self._state.floor,
+                    check=check,
                 )
-                self._add(session, now, heard=True)
-                return Came(session.th1, opened)
-            return self._heard(entry, entry.session.open(came, now), now)
+                return Came(session.th1, opened, self._add(session, now, heard=True))
+            return self._open(entry, came, now)
         refusal: PeerError | None = None
-        for entry in sorted(self._entries, key=_Entry.rank, reverse=True):
+        for entry in self._ranked():
             try:
-                opened = entry.session.open(came, now)
-            except DuplicateError:
-                raise
+                return self._open(entry, came, now)
             except PeerError as error:
                 if refusal is None or refusal.code is Code.NOT_AUTHENTICATED:
                     refusal = error
-            else:
-                return self._heard(entry, opened, now)
         raise refusal or PeerError(Code.NOT_AUTHENTICATED, "no session with who sent this")
 
-    def find(self, session: bytes) -> Session | None:
-        """The session with this th1."""
-        return next((entry.session for entry in self._entries if entry.session.th1 == session), None)
+    def end(self, session: bytes) -> None:
+        """No more contents are sent on the session with this th1; it is kept to receive."""
+        found = self.find(session)
+        if found is not None:
+            found.end()
+            self._replace(found)
 
     def remove(self, session: bytes) -> None:
         """Forget a session and its keys."""
-        self._entries = [entry for entry in self._entries if entry.session.th1 != session]
+        self._entries = tuple(entry for entry in self._entries if entry.session.th1 != session)
 
-    def expire(self, now: int) -> None:
-        """Let go what is 30 days old: skipped keys, and sessions beside the current one; to be called once a day."""
-        current = self.current
-        self._entries = [entry for entry in self._entries if entry.session is current or now < entry.at + OTHERS_LIFE]
-        for entry in self._entries:
-            entry.session.expire(now)
+    def expire(self, now: int) -> tuple[bytes, ...]:
+        """Let go what is 30 days old: skipped keys, and sessions beside the current one; to be called once a day.
 
-    def _add(self, session: Session, now: int, *, heard: bool) -> None:
-        self._count += 1
-        self._entries.append(_Entry(session, self._count, self._count if heard else 0, now))
+        :returns: the th1 of the sessions that went.
+        """
+        current = next((entry for entry in self._ranked() if not entry.session.ended), None)
+        old = [entry for entry in self._entries if entry is not current and entry.at + OTHERS_LIFE <= now]
+        kept = [entry for entry in self._entries if entry not in old]
+        for index, entry in enumerate(kept):
+            session = entry.session.copy()
+            session.expire(now)
+            kept[index] = entry._replace(session=session)
+        self._entries = tuple(kept)
+        return tuple(entry.session.th1 for entry in old)
+
+    # --- the entries --------------------------------------------------------------------------------------------------
+
+    def _ranked(self) -> list[_Entry]:
+        """All of them, the one to send on first: of two alike the one with the lower th1."""
+        ordered = sorted(self._entries, key=lambda entry: entry.session.th1)
+        return sorted(ordered, key=_Entry.rank, reverse=True)
+
+    def _replace(self, session: Session, **changes: int) -> None:
+        """A session is now this one."""
+        self._entries = tuple(
+            entry._replace(session=session, **changes) if entry.session.th1 == session.th1 else entry
+            for entry in self._entries
+        )
+
+    def _add(self, session: Session, now: int, *, heard: bool) -> tuple[bytes, ...]:
+        """One more; gives the th1 of those that are dropped for it.
+
+        Unconfirmed ones go first, then what was heard longest ago; never the new one, nor the one that messages are
+        sent on. So one who begins sessions that are never confirmed drops a confirmed one at most once: after that,
+        only their own.
+        """
+        count = self._state.count + 1
+        self._state = replace(self._state, count=count, keys=(session.peer.sign, session.peer.dh))
+        added = _Entry(session, count, count if heard else 0, now)
+        self._entries = (*self._entries, added)
+        dropped: tuple[bytes, ...] = ()
         if len(self._entries) > MAX_OTHERS + 1:
-            current = self.current
-            others = [entry for entry in self._entries if entry.session is not current]
-            self._entries.remove(min(others, key=_Entry.worth))
+            current = next((entry for entry in self._ranked() if not entry.session.ended), None)
+            others = [entry for entry in self._entries if entry is not added and entry is not current]
+            dropped = (min(others, key=_Entry.worth).session.th1,)
+            self.remove(dropped[0])
+        return dropped
 
-    def _heard(self, entry: _Entry, opened: Opened, now: int) -> Came:
-        if not opened.late:
-            self._count += 1
-            entry.heard, entry.at = self._count, now
+    def _open(self, entry: _Entry, came: Incoming, now: int) -> Came:
+        """Open what came on one session."""
+        session = entry.session.copy()
+        opened = session.open(came, now)
+        state = self._state
+        if opened.heard:
+            state = replace(state, count=state.count + 1)
+            self._replace(session, heard=state.count, at=now)
+        else:
+            self._replace(session)
         if opened.confirmed:
-            self._floor = max(self._floor, specs.spec_class(entry.session.spec))
-        return Came(entry.session.th1, opened)
+            state = replace(state, floor=max(state.floor, specs.spec_class(session.spec)))
+        self._state = state
+        return Came(session.th1, opened, ())
+
+    # --- storing ------------------------------------------------------------------------------------------------------
 
     def dump(self) -> bytes:
         """The whole state, keys included, in MessagePack with its version."""
-        return payloads.encode(
-            _State(
-                peer=self.peer_id,
-                count=self._count,
-                floor=self._floor,
-                sessions=[
-                    _Stored(session=entry.session.dump(), begun=entry.begun, heard=entry.heard, at=entry.at)
-                    for entry in self._entries
-                ],
-            )
+        sessions = tuple(
+            _Stored(session=entry.session.dump(), begun=entry.begun, heard=entry.heard, at=entry.at)
+            for entry in self._entries
         )
+        return stored.dump(replace(self._state, sessions=sessions))
 
     @classmethod
     def load(cls, identity: Identity, dumped: bytes) -> PeerSessions:
         """What :meth:`dump` gave.
 
-        :raises PeerError: ``malformed``, for anything else and for another version.
+        :raises PeerError: ``malformed``, for anything else, another version, and sessions of others.
         """
-        state = payloads.decode(_State, dumped)
-        if state.version != _VERSION:
-            raise malformed(f"stored sessions of version {state.version}")
+        state = stored.load(_State, dumped)
+        entries = tuple(
+            _Entry(Session.load(identity, entry.session), entry.begun, entry.heard, entry.at)
+            for entry in state.sessions
+        )
+        known = state.keys is None or PublicIdentity(*state.keys).id == state.peer
+        alone = len({entry.session.th1 for entry in entries}) == len(entries) <= MAX_OTHERS + 1
+        if not (
+            known
+            and alone
+            and is_id(state.peer)
+            and state.peer != identity.id
+            and all(entry.session.peer_id == state.peer for entry in entries)
+        ):
+            raise malformed("stored sessions that are not those with one other person")
         found = cls(identity, state.peer)
-        found._count, found._floor = state.count, state.floor
-        found._entries = [
-            _Entry(Session.load(identity, stored.session), stored.begun, stored.heard, stored.at)
-            for stored in state.sessions
-        ]
+        found._state, found._entries = replace(state, sessions=()), entries
         return found

@@ -10,7 +10,8 @@ import hmac
 import os
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.modes import OFB
@@ -165,6 +166,45 @@ def mac(key: bytes, data: bytes, hash_name: Literal["sha256", "sha384"]) -> byte
     """HMAC (RFC 2104): 32 or 48 bytes."""
     return hmac.digest(key, data, hash_name)
 
+
+class ChainStep(NamedTuple):
+    """One step of a chain: the key of a message and what follows from it (44 bytes), and the chain key behind it."""
+
+    message_key: bytes
+    output: bytes
+    next_chain: bytes
+
+    def __repr__(self) -> str:
+        return "<chain step>"
+
+
+def chain_step(hash_name: HashName, chain: bytes, info: bytes) -> ChainStep:
+    """mk = HMAC(chain, 01), next = HMAC(chain, 02), and HKDF-Expand(mk, info, 44): for every message.
+
+    HMAC is written out: the library's own looks its hash up for each call, which takes longer than the hashing, and
+    pads the same key twice.
+
+    :param chain: 32 bytes, or a hash.
+    """
+    new, block = _HASHES[hash_name]
+    padded = chain.ljust(block, b"\0")
+    inner, outer = padded.translate(_INNER), padded.translate(_OUTER)
+    message_key = new(outer + new(inner + b"\x01").digest()).digest()
+    next_chain = new(outer + new(inner + b"\x02").digest()).digest()
+    padded = message_key.ljust(block, b"\0")
+    inner, outer = padded.translate(_INNER), padded.translate(_OUTER)
+    output = new(outer + new(inner + info + b"\x01").digest()).digest()
+    if len(output) < 44:
+        output += new(outer + new(inner + output + info + b"\x02").digest()).digest()
+    return ChainStep(message_key, output[:44], next_chain)
+
+
+_HASHES: dict[HashName, tuple[Callable[[bytes], Any], int]] = {
+    "sha256": (hashlib.sha256, 64),
+    "sha384": (hashlib.sha384, 128),
+}
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 #: Comparison in constant time.
 same = hmac.compare_digest

@@ -12,14 +12,13 @@ because something of them is still missing or could come twice.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sims.crypto import payloads, primitives, schedule
+from msgspec.structs import replace
+
+from sims.crypto import primitives, schedule
 from sims.crypto.chains import (
     MAX_JUMP,
-    MAX_PAST,
-    MAX_REMEMBERED,
-    MAX_SKIPPED,
     R_SIZE,
     SKIPPED_LIFE,
     Header,
@@ -27,23 +26,18 @@ from sims.crypto.chains import (
     Receiving,
     Sending,
     body_ad,
+    check_stored,
     header_ad,
     plain_header,
     read_header,
+    tidied,
 )
 from sims.crypto.notation import lp, pad, unpad
 from sims.crypto.payloads import Message
 from sims.crypto.primitives import KemKey, ModernEntropy, X25519Key
 from sims.crypto.schedule import Initial, Second
-from sims.errors import Code, PeerError, malformed
+from sims.errors import Code, LocalError, PeerError, malformed
 from sims.specs import ModernSpec, modern_by_names
-
-
-class DuplicateError(PeerError):
-    """A message that was opened before, and has come once more: to be acknowledged, and nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__(Code.NOT_AUTHENTICATED, "a message that was received before")
 
 
 class Received(NamedTuple):
@@ -60,38 +54,50 @@ class Received(NamedTuple):
         return f"<received {len(self.content)} bytes>"
 
 
-class _Step(NamedTuple):
-    """A step of the peer's, worked out and not yet taken."""
+class _Fixed(NamedTuple):
+    """What of a ratchet never changes: its spec, and the beginnings of additional data."""
 
-    keys: schedule.Step
-    header: Header
+    spec: ModernSpec
+    header_ad: bytes
+    ad_out: bytes
+    ad_in: bytes
+    th1: bytes
 
 
 class Ratchet:
-    """One end of a ratchet.
+    """One end of a ratchet. Its state is replaced as a whole, and never changed: copies cost nothing."""
 
-    :ivar spec: what client-connect agreed on.
-    """
-
-    __slots__ = (
-        *("_ad_in", "_ad_out", "_dh", "_header_ad", "_kem", "_kept", "_oldest", "_remembered", "_state", "_th1"),
-        "spec",
-    )
+    __slots__ = ("_dh", "_fixed", "_kem", "_state")
 
     def __init__(self, state: RatchetState) -> None:
-        """Go on from a stored state."""
-        self.spec: ModernSpec = modern_by_names([state.spec])[0]
+        """Begin with a state, or go on from a stored one.
+
+        :raises LocalError: ``policy``, for a spec that isn't known.
+        """
+        spec = modern_by_names([state.spec])[0]
+        self._fixed = _Fixed(
+            spec,
+            header_ad(state.th1),
+            body_ad(spec, state.own_id, state.peer_id),
+            body_ad(spec, state.peer_id, state.own_id),
+            lp(state.th1),
+        )
         self._state = state
         self._dh = None if state.own_dh is None else X25519Key(state.own_dh)
         self._kem = None if state.own_kem is None else KemKey(state.own_kem)
-        self._header_ad = header_ad(state.th1)
-        self._ad_out = body_ad(self.spec, state.own_id, state.peer_id)
-        self._ad_in = body_ad(self.spec, state.peer_id, state.own_id)
-        self._th1 = lp(state.th1)
-        chains = self._chains()
-        self._kept = sum(len(chain.skipped) for chain in chains)
-        self._remembered = sum(len(chain.used) for chain in chains)
-        self._oldest = min((at for chain in chains for _, at in chain.skipped.values()), default=None)
+
+    @classmethod
+    def load(cls, state: RatchetState) -> Ratchet:
+        """Go on from a stored state.
+
+        :raises PeerError: ``malformed``, for one that no ratchet can be in.
+        """
+        try:
+            found = cls(state)
+        except LocalError:
+            raise malformed("a stored ratchet of a cipher spec that is not known") from None
+        check_stored(state, found.spec)
+        return found
 
     @classmethod
     def initiator(
@@ -111,7 +117,7 @@ class Ratchet:
                 own_kem=kem.seed,
                 receiving=None,
                 next_receiving_key=keys.b_next_header_key,
-                past=[],
+                past=(),
             )
         )
 
@@ -133,29 +139,40 @@ class Ratchet:
                 own_kem=None,
                 receiving=_begun(keys.a_header_key, keys.a_chain, a1, kem, first=True),
                 next_receiving_key=keys.a_next_header_key,
-                past=[],
+                past=(),
             )
         )
 
     def make_second(self, keys: Second, dh: X25519Key, kem: KemKey) -> None:
         """B's end: the step that is phase 2 is taken."""
-        state = self._state
-        state.root, state.next_sending_key = keys.root, keys.header_key
-        state.sending.key, state.sending.dh = keys.chain, dh.public
+        self._state = replace(
+            self._state,
+            root=keys.root,
+            next_sending_key=keys.header_key,
+            sending=replace(self._state.sending, key=keys.chain, dh=dh.public),
+            own_dh=dh.private,
+            own_kem=kem.seed,
+        )
         self._dh, self._kem = dh, kem
-        state.own_dh, state.own_kem = dh.private, kem.seed
 
     def __repr__(self) -> str:
         return f"<ratchet {self.spec.name} with {self._state.peer_id}>"
 
     @property
+    def spec(self) -> ModernSpec:
+        """What client-connect agreed on."""
+        return self._fixed.spec
+
+    @property
     def state(self) -> RatchetState:
-        """What is stored; not to be changed."""
+        """What is stored."""
         return self._state
 
     def copy(self) -> Ratchet:
         """Another one in the same state."""
-        return Ratchet(payloads.decode(RatchetState, payloads.encode(self._state)))
+        found = Ratchet.__new__(Ratchet)
+        found._fixed, found._state, found._dh, found._kem = self._fixed, self._state, self._dh, self._kem
+        return found
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -164,27 +181,22 @@ class Ratchet:
 
         :raises LocalError: ``too-large``, for more than 32,767 bytes.
         """
-        state = self._state
         padded = pad("content", content)
-        stepped = None if self._dh is not None else self._step(entropy)
-        sending = state.sending if stepped is None else stepped[0]
+        state, dh, kem = (self._state, self._dh, self._kem) if self._dh is not None else self._step(entropy)
+        sending, spec, fixed = state.sending, self.spec, self._fixed
         r = entropy.octets(R_SIZE)
-        aead = self.spec.aead
-        header = r + primitives.aead_seal(aead, sending.header_key, r, self._header_ad, plain_header(sending))
-        link = schedule.link(self.spec, sending.key)
-        key, iv = schedule.box_keys(self.spec, link.message_key, "message")
-        ad = self._ad_out + lp(header) + self._th1
-        message = Message(header=header, body=primitives.aead_seal(aead, key, schedule.body_nonce(iv, r), ad, padded))
-        if stepped is not None:
-            state.sending, keys, self._dh, self._kem = stepped
-            state.root, state.next_sending_key = keys.root, keys.next_header_key
-            state.own_dh, state.own_kem = self._dh.private, self._kem.seed
-        sending.key = link.next_chain
-        sending.n += 1
-        return message
+        sealed = primitives.aead_seal(spec.aead, sending.header_key, r, fixed.header_ad, plain_header(sending))
+        header = r + sealed
+        link = schedule.link(spec, sending.key)
+        key, iv = schedule.box_keys(spec, link.message_key, "message")
+        ad = fixed.ad_out + lp(header) + fixed.th1
+        body = primitives.aead_seal(spec.aead, key, schedule.body_nonce(iv, r), ad, padded)
+        self._state = replace(state, sending=replace(sending, key=link.next_chain, n=sending.n + 1))
+        self._dh, self._kem = dh, kem
+        return Message(header=header, body=body)
 
-    def _step(self, entropy: ModernEntropy) -> tuple[Sending, schedule.Step, X25519Key, KemKey]:
-        """The own next step, not yet taken."""
+    def _step(self, entropy: ModernEntropy) -> tuple[RatchetState, X25519Key, KemKey]:
+        """The own next step, not yet taken: the state after it, and its keys."""
         state = self._state
         if state.receiving is None:
             raise malformed("a ratchet that has neither keys of its own nor the peer's")
@@ -199,75 +211,82 @@ class Ratchet:
             dh=dh.public,
             kem=kem.public + ciphertext,
         )
-        return sending, keys, dh, kem
+        stepped = replace(
+            state,
+            root=keys.root,
+            sending=sending,
+            next_sending_key=keys.next_header_key,
+            own_dh=dh.private,
+            own_kem=kem.seed,
+        )
+        return stepped, dh, kem
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
     def accept_second(self, keys: Second, b1: bytes, kem: bytes) -> None:
         """A's end: phase 2 has come and verified, and its chain is the current one."""
-        state = self._state
-        state.receiving = _begun(state.next_receiving_key, keys.chain, b1, kem, first=True)
-        state.root, state.next_receiving_key = keys.root, keys.header_key
-        self._dh = self._kem = state.own_dh = state.own_kem = None
+        chain = _begun(self._state.next_receiving_key, keys.chain, b1, kem, first=True)
+        self._begin(keys.root, keys.header_key, receiving=chain)
 
-    def open(self, message: Message, now: int, first: bool | None = None) -> Received:
-        """Open one message.
+    def open(self, message: Message, now: int, first: bool | None = None) -> Received | None:
+        """Open one message; None for one that was opened before, and has come once more.
 
         :param now: Unix seconds.
         :param first: whether it has to be of the peer's first chain, or must not; None for either.
-        :raises DuplicateError: for one that was opened before.
         :raises PeerError: ``not-authenticated``, for what no key opens; ``malformed``, for a header that breaks a
             rule; ``too-large``, for a jump of more than 2,000 messages.
         """
+        state = self._state
         r, sealed = message.header[:R_SIZE], message.header[R_SIZE:]
-        receiving = self._state.receiving
-        if receiving is None:
+        if state.receiving is None:
             raise _unopened()
-        plain = self._try(receiving.header_key, r, sealed)
+        plain = self._try(state.receiving.header_key, r, sealed)
         if plain is not None:
-            return self._in_chain(receiving, _checked(plain, receiving, first), r, message, now)
-        plain = self._try(self._state.next_receiving_key, r, sealed)
+            return self._in_chain(len(state.past), _checked(plain, state.receiving, first), r, message, now)
+        plain = self._try(state.next_receiving_key, r, sealed)
         if plain is not None:
-            return self._in_next(receiving, plain, first, r, message, now)
-        for chain in reversed(self._state.past):
-            plain = self._try(chain.header_key, r, sealed)
+            return self._in_next(state.receiving, plain, first, r, message, now)
+        for index in reversed(range(len(state.past))):
+            plain = self._try(state.past[index].header_key, r, sealed)
             if plain is not None:
-                return self._in_chain(chain, _checked(plain, chain, first), r, message, now)
+                return self._in_chain(index, _checked(plain, state.past[index], first), r, message, now)
         raise _unopened()
 
     def _try(self, key: bytes, r: bytes, sealed: bytes) -> bytes | None:
         try:
-            return primitives.aead_open(self.spec.aead, key, r, self._header_ad, sealed)
+            return primitives.aead_open(self.spec.aead, key, r, self._fixed.header_ad, sealed)
         except PeerError:
             return None
 
-    def _in_chain(self, chain: Receiving, header: Header, r: bytes, message: Message, now: int) -> Received:
-        n = header.n
+    def _in_chain(self, index: int, header: Header, r: bytes, message: Message, now: int) -> Received | None:
+        """A message of a chain that has begun: the one at this place of :meth:`_chains`."""
+        chains, n = self._chains(), header.n
+        chain = chains[index]
         if n < chain.n:
-            return self._skipped_before(chain, n, r, message, now)
+            return self._skipped_before(index, n, r, message, now)
         if not chain.key:
             raise malformed("a number behind the end of its chain")
-        skipped, key = self._skip(chain.key, n - chain.n)
+        keys, key = self._skip(chain.key, n - chain.n)
         link = schedule.link(self.spec, key)
         content = self._body(link.message_key, r, message)
-        self._keep(chain, skipped, now)
-        chain.key = link.next_chain
-        chain.n = n + 1
-        self._use(chain, n, r, now)
+        skipped = _with(chain, keys, now)
+        chains[index] = replace(chain, key=link.next_chain, n=n + 1, skipped=skipped, used={**chain.used, n: r})
+        self._keep(chains, now)
         return Received(content, late=False)
 
-    def _skipped_before(self, chain: Receiving, n: int, r: bytes, message: Message, now: int) -> Received:
+    def _skipped_before(self, index: int, n: int, r: bytes, message: Message, now: int) -> Received | None:
+        chains = self._chains()
+        chain = chains[index]
         kept = chain.skipped.get(n)
         if kept is None or kept[1] + SKIPPED_LIFE <= now:
             used = chain.used.get(n)
             if used is not None and primitives.same(used, r):
-                raise DuplicateError
+                return None
             raise PeerError(Code.NOT_AUTHENTICATED, "a message under a number that was used, or whose key is gone")
         content = self._body(kept[0], r, message)
-        del chain.skipped[n]
-        self._kept -= 1
-        self._use(chain, n, r, now)
-        self._tidy()
+        skipped = {number: other for number, other in chain.skipped.items() if number != n}
+        chains[index] = replace(chain, skipped=skipped, used={**chain.used, n: r})
+        self._keep(chains, now)
         return Received(content, late=True)
 
     def _in_next(
@@ -292,18 +311,11 @@ class Ratchet:
         link = schedule.link(self.spec, key)
         content = self._body(link.message_key, r, message)
 
-        self._keep(before, missing, now)
-        before.n = header.pn
-        before.key = b""
-        state.past.append(before)
-        state.receiving = chain
-        state.root, state.next_receiving_key = keys.root, keys.next_header_key
-        self._dh = self._kem = state.own_dh = state.own_kem = None
-        self._keep(chain, skipped, now)
-        chain.key = link.next_chain
-        chain.n = header.n + 1
-        self._use(chain, header.n, r, now)
-        self._tidy()
+        n = header.n
+        chain = replace(chain, key=link.next_chain, n=n + 1, skipped=_with(chain, skipped, now), used={n: r})
+        before = before.finished(header.pn, _with(before, missing, now))
+        self._begin(keys.root, keys.next_header_key)
+        self._keep([*state.past, before, chain], now)
         return Received(content, late=False)
 
     def _skip(self, key: bytes, count: int) -> tuple[list[bytes], bytes]:
@@ -318,7 +330,7 @@ class Ratchet:
 
     def _body(self, message_key: bytes, r: bytes, message: Message) -> bytes:
         key, iv = schedule.box_keys(self.spec, message_key, "message")
-        ad = self._ad_in + lp(message.header) + self._th1
+        ad = self._fixed.ad_in + lp(message.header) + self._fixed.th1
         nonce = schedule.body_nonce(iv, r)
         return unpad("content", primitives.aead_open(self.spec.aead, key, nonce, ad, message.body))
 
@@ -329,47 +341,27 @@ class Ratchet:
         receiving = self._state.receiving
         return [*self._state.past, *([] if receiving is None else [receiving])]
 
-    def _keep(self, chain: Receiving, keys: list[bytes], now: int) -> None:
-        """Keep the keys of the messages that come next in a chain, and let the oldest of all go beyond the limit."""
-        if not keys:
-            return
-        for n, key in enumerate(keys, chain.n):
-            chain.skipped[n] = (key, now)
-        self._kept += len(keys)
-        self._oldest = now if self._oldest is None else min(now, self._oldest)
-        if self._kept > MAX_SKIPPED:
-            for old in self._chains():
-                while old.skipped and self._kept > MAX_SKIPPED:
-                    del old.skipped[next(iter(old.skipped))]
-                    self._kept -= 1
+    def _begin(self, root: bytes, next_key: bytes, **changes: Any) -> None:
+        """The peer's next chain is accepted: the own ratchet keys go."""
+        self._dh = self._kem = None
+        self._state = replace(self._state, root=root, next_receiving_key=next_key, own_dh=None, own_kem=None, **changes)
 
-    def _use(self, chain: Receiving, n: int, r: bytes, now: int) -> None:
-        """Remember that a number was used, and let go what is too old or too much."""
-        chain.used[n] = r
-        self._remembered += 1
-        if self._remembered > MAX_REMEMBERED:
-            oldest = next(old for old in self._chains() if old.used)
-            del oldest.used[next(iter(oldest.used))]
-            self._remembered -= 1
-        if self._oldest is not None and self._oldest + SKIPPED_LIFE <= now:
-            self.expire(now)
+    def _keep(self, chains: list[Receiving], now: int) -> None:
+        """These are the peer's chains from now on, as far as they are kept."""
+        if chains:
+            *past, receiving = tidied(chains, now)
+            self._state = replace(self._state, past=tuple(past), receiving=receiving)
 
     def expire(self, now: int) -> None:
         """Let go the skipped keys that are 30 days old; to be called once a day, if nothing comes."""
-        chains = self._chains()
-        for chain in chains:
-            chain.skipped = {n: kept for n, kept in chain.skipped.items() if kept[1] + SKIPPED_LIFE > now}
-        self._kept = sum(len(chain.skipped) for chain in chains)
-        self._oldest = min((at for chain in chains for _, at in chain.skipped.values()), default=None)
-        self._tidy()
+        self._keep(self._chains(), now)
 
-    def _tidy(self) -> None:
-        """Keep the chains of which something is missing, and the last few, of which something could come twice."""
-        past = self._state.past
-        if len(past) > MAX_PAST:
-            kept = [chain for chain in past[:-MAX_PAST] if chain.skipped]
-            self._state.past = [*kept, *past[-MAX_PAST:]]
-            self._remembered = sum(len(chain.used) for chain in self._chains())
+
+def _with(chain: Receiving, keys: list[bytes], now: int) -> dict[int, tuple[bytes, int]]:
+    """The skipped keys of a chain, and those of the messages that come next in it."""
+    if not keys:
+        return chain.skipped
+    return {**chain.skipped, **{n: (key, now) for n, key in enumerate(keys, chain.n)}}
 
 
 def _begun(header_key: bytes, key: bytes, dh: bytes, kem: bytes, *, first: bool) -> Receiving:
@@ -381,9 +373,14 @@ def _checked(plain: bytes, chain: Receiving, first: bool | None) -> Header:
     header = read_header(plain)
     if header.first is not chain.first or first is (not chain.first):
         raise malformed("a message in a chain that is not its own")
-    if header.dh != chain.dh or (not header.first and header.kem_public_key != chain.kem):
+    if header.dh != chain.dh or not (header.first or _is_kem(chain, header.kem_public_key)):
         raise malformed("a header with other keys than those that its chain began with")
     return header
+
+
+def _is_kem(chain: Receiving, kem: bytes) -> bool:
+    """Whether this is the key that a chain began with; of a past one there is the SHA-256."""
+    return kem == chain.kem or primitives.digest("sha256", kem) == chain.kem
 
 
 def _unopened() -> PeerError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from sims.crypto import primitives
-from sims.crypto.notation import expand, hkdf, lp, names, split
+from sims.crypto.notation import expand, hkdf, label, lp, names, split
 from sims.specs import ModernSpec
 
 NONCE_SIZE = 12
@@ -103,6 +103,23 @@ def box_keys(spec: ModernSpec, message_key: bytes, kind: Literal["secure", "mess
     """The key of a box, and its nonce (secure) or iv (client-com)."""
     found = expand(spec, message_key, kind, b"", KEY_AND_NONCE_SIZE)
     return KeyAndNonce(found[:32], found[32:])
+
+
+class MessageKeys(NamedTuple):
+    """What one message needs of its chain, and the chain key behind it."""
+
+    key: bytes
+    nonce: bytes
+    next_chain: bytes
+
+    def __repr__(self) -> str:
+        return _hidden(self)
+
+
+def message_keys(spec: ModernSpec, chain: bytes, kind: Literal["secure", "message"]) -> MessageKeys:
+    """:func:`link` and :func:`box_keys` at once, as they are needed for each message in order."""
+    _, output, next_chain = primitives.chain_step(spec.hash, chain, label(kind))
+    return MessageKeys(output[:32], output[32:], next_chain)
 
 
 def body_nonce(iv: bytes, r: bytes) -> bytes:

@@ -15,23 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET
+from msgspec.structs import replace
 
-from sims.crypto import payloads, primitives, schedule
+from sims.crypto import payloads, primitives, schedule, stored
 from sims.crypto.chains import RatchetState
-from sims.crypto.identity import Identity
+from sims.crypto.identity import Identity, PublicIdentity
 from sims.crypto.notation import lp, names
 from sims.crypto.payloads import Message, Phase1, Phase2, Phase3, Phase4
 from sims.crypto.primitives import KemKey, ModernEntropy, X25519Key
-from sims.crypto.ratchet import Ratchet
+from sims.crypto.ratchet import Ratchet, Received
 from sims.crypto.schedule import Party
+from sims.crypto.stored import Number, Stored
 from sims.errors import Code, LocalError, PeerError, malformed
 from sims.specs import ModernSpec
-
-_VERSION = 1
 
 Data = Phase1 | Phase2 | Phase3 | Phase4 | Message
 
@@ -68,7 +67,7 @@ def incoming(src: str, dst: str, phase: int | None, ciphers: Sequence[str] | Non
     """
     if phase is None:
         return Incoming(src, dst, None, None, payloads.convert(Message, data))
-    if phase not in payloads.PHASES or (phase == 1) is not (ciphers is not None):
+    if type(phase) is not int or phase not in payloads.PHASES or (phase == 1) is not (ciphers is not None):
         raise malformed("a client-connect of no known phase, or a list of specs beside another than 1")
     listed = None if ciphers is None else payloads.spec_list(ciphers)
     return Incoming(src, dst, phase, listed, payloads.convert(payloads.PHASES[phase], data))
@@ -81,12 +80,17 @@ class Opened(NamedTuple):
     :ivar due: the phase to answer with at once (``seal(None)`` makes it, ``seal(content)`` too, but for 4), or None.
     :ivar confirmed: whether the peer is known to be who they say; before that, only text is acted on.
     :ivar late: whether the message was skipped before.
+    :ivar duplicate: whether all of it was opened before: to be acknowledged, and nothing else.
+    :ivar heard: whether it shows that the peer uses this session now: what comes late doesn't, nor what a relay can
+        repeat by itself, as a phase without its message.
     """
 
     content: bytes | None
     due: int | None
     confirmed: bool
     late: bool
+    duplicate: bool
+    heard: bool
 
     def __repr__(self) -> str:
         return f"<opened, due {self.due}, confirmed {self.confirmed}>"
@@ -109,9 +113,17 @@ _TAKES: dict[tuple[bool, Stage], frozenset[int | None]] = {
     (False, Stage.ACCEPTED): frozenset({1, 3}),
     (False, Stage.DONE): frozenset({1, 3, None}),
 }
+#: Which phase an end may owe, at which stage.
+_OWES: dict[tuple[bool, Stage], int | None] = {
+    (True, Stage.OPENING): None,
+    (True, Stage.ANSWERED): 3,
+    (True, Stage.DONE): None,
+    (False, Stage.ACCEPTED): 2,
+    (False, Stage.DONE): 4,
+}
 
 
-class SessionState(Struct, kw_only=True):
+class SessionState(Stored, frozen=True, kw_only=True):
     """Everything that a session keeps.
 
     :ivar phase1: A: the fields of phase 1, for as long as it goes out; ``phase2`` B's, likewise.
@@ -122,7 +134,7 @@ class SessionState(Struct, kw_only=True):
     :ivar created: when it was begun here, Unix seconds.
     """
 
-    version: int = _VERSION
+    version: Literal[1] = 1
     initiator: bool
     stage: Stage
     own: Party
@@ -132,31 +144,66 @@ class SessionState(Struct, kw_only=True):
     phase2: Phase2 | None = None
     accepted: bytes = b""
     macs: tuple[bytes, bytes] = (b"", b"")
-    due: int | None = None
+    due: Literal[2, 3, 4] | None = None
     ended: bool = False
-    created: int = 0
+    created: Number
 
-    def __repr__(self) -> str:
-        return f"<state of a session with {self.peer.id}>"
+    def check(self) -> None:
+        """Refuse a state that no session can be in.
+
+        :raises PeerError: ``malformed``.
+        """
+        begun = self.stage is not Stage.OPENING
+        ratchet, size = self.ratchet, 48 if len(self.ratchet.th1) == 48 else 32
+        if not (
+            (self.initiator, self.stage) in _TAKES
+            and self.due in (None, _OWES[self.initiator, self.stage])
+            and (self.phase1 is not None) is (self.stage is Stage.OPENING)
+            and (self.phase2 is not None) is (self.stage is Stage.ACCEPTED)
+            and (ratchet.receiving is not None) is begun
+            and len(self.accepted) == (32 if begun else 0)
+            and all(len(mac) == (size if begun else 0) for mac in self.macs)
+            and (ratchet.own_id, ratchet.peer_id) == (self.own.id, self.peer.id)
+            and all(PublicIdentity(party.sign, party.dh).id == party.id for party in (self.own, self.peer))
+            and self.own.id != self.peer.id
+        ):
+            raise malformed("a stored session in no state that there is")
 
 
 class Session:
-    """One end of a session; ``open_session`` and ``accept_session`` begin one, :meth:`load` goes on."""
+    """One end of a session; ``open_session`` and ``accept_session`` begin one, :meth:`load` goes on.
+
+    Its state is replaced as a whole, and never changed: copies cost nothing.
+    """
 
     __slots__ = ("_identity", "_ratchet", "_state")
 
     def __init__(self, identity: Identity, state: SessionState, ratchet: Ratchet) -> None:
         self._identity = identity
-        self._state = state
+        self._state = state  # but for its ratchet's, which is the other's
         self._ratchet = ratchet
 
     def __repr__(self) -> str:
         return f"<session with {self.peer_id}, {self._state.stage}>"
 
+    def copy(self) -> Session:
+        """Another one in the same state."""
+        return Session(self._identity, self._state, self._ratchet.copy())
+
+    @property
+    def state(self) -> SessionState:
+        """What is stored."""
+        return replace(self._state, ratchet=self._ratchet.state)
+
     @property
     def peer_id(self) -> str:
         """The id of the other end."""
         return self._state.peer.id
+
+    @property
+    def peer(self) -> PublicIdentity:
+        """The keys of the other end."""
+        return PublicIdentity(self._state.peer.sign, self._state.peer.dh)
 
     @property
     def spec(self) -> ModernSpec:
@@ -203,7 +250,7 @@ class Session:
 
     def end(self) -> None:
         """Sending ends; what comes is still received."""
-        self._state.ended = True
+        self._state = replace(self._state, ended=True)
 
     def expire(self, now: int) -> None:
         """Let go the skipped keys that are 30 days old."""
@@ -211,7 +258,7 @@ class Session:
 
     def dump(self) -> bytes:
         """The whole state, keys included, in MessagePack with its version."""
-        return _encoder.encode(self._state)
+        return stored.dump(self.state)
 
     @classmethod
     def load(cls, identity: Identity, dumped: bytes) -> Session:
@@ -219,10 +266,11 @@ class Session:
 
         :raises PeerError: ``malformed``, for anything else, another version, or a session of another identity.
         """
-        state = payloads.decode(SessionState, dumped)
-        if state.version != _VERSION or state.own.id != identity.id:
-            raise malformed(f"a stored session of version {state.version}, or of another identity")
-        return cls(identity, state, Ratchet(state.ratchet))
+        state = stored.load(SessionState, dumped)
+        state.check()
+        if state.own.id != identity.id:
+            raise malformed("a stored session of another identity")
+        return cls(identity, state, Ratchet.load(state.ratchet))
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -239,24 +287,23 @@ class Session:
             raise LocalError(Code.POLICY, "sending on this session has ended")
         message = UNSET if content is None else self._ratchet.seal(content, entropy)
         if state.phase1 is not None:
-            return Outgoing(1, state.own.specs, msgspec.structs.replace(state.phase1, message=message))
+            return Outgoing(1, state.own.specs, replace(state.phase1, message=message))
+        if state.stage is Stage.DONE and message is not UNSET:
+            return Outgoing(None, None, message)
+        if state.due is not None:
+            self._state = replace(state, due=None)
         if state.stage is Stage.DONE:
-            if message is not UNSET:
-                return Outgoing(None, None, message)
-            state.due = None
             return Outgoing(4, None, Phase4(mac=state.macs[1]))
-        state.due = None
         if state.phase2 is not None:
-            return Outgoing(2, None, msgspec.structs.replace(state.phase2, message=message))
+            return Outgoing(2, None, replace(state.phase2, message=message))
         return Outgoing(3, None, Phase3(mac=state.macs[0], message=message))
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
     def open(self, came: Incoming, now: int) -> Opened:
-        """Open a message of the peer's.
+        """Open a message of the peer's. What was opened before is given as a duplicate, without its content.
 
         :param now: Unix seconds.
-        :raises DuplicateError: for one that was opened before.
         :raises PeerError: ``not-authenticated``, for what is not of this session or does not verify; ``malformed``,
             ``too-large``.
         """
@@ -267,8 +314,9 @@ class Session:
             raise PeerError(Code.NOT_AUTHENTICATED, "a phase that this session does not take")
         data = came.data
         if isinstance(data, Message):
-            received = self._ratchet.open(data, now)
-            return Opened(received.content, None, self.confirmed, received.late)
+            return self._opened(self._ratchet.open(data, now))
+        if isinstance(data, Phase1) and data.message is UNSET:
+            raise malformed("a phase 1 without a message")
         if isinstance(data, Phase2) and state.stage is Stage.OPENING:
             return self._second(data, now)
         if isinstance(data, Phase1 | Phase2):
@@ -279,22 +327,24 @@ class Session:
             found = data.mac
         if not primitives.same(known, found):
             raise PeerError(Code.NOT_AUTHENTICATED, "a phase with other fields than those accepted, or that are due")
-        content, late = self._ride(self._ratchet, data, now)
-        due: int | None = None
-        if came.phase == 4:
-            state.stage = Stage.DONE
-        elif came.phase == 3 and state.stage is Stage.ACCEPTED:
-            state.stage = Stage.DONE
-            state.phase2 = None
-            state.due = due = 4
-        return Opened(content, due, self.confirmed, late)
+        received = _ride(self._ratchet, data, now)
+        if came.phase == 4 and state.stage is Stage.ANSWERED:
+            self._state = replace(state, stage=Stage.DONE, due=None)
+            return self._opened(received, advanced=True)
+        if came.phase == 3 and state.stage is Stage.ACCEPTED:
+            self._state = replace(state, stage=Stage.DONE, phase2=None, due=4)
+            return self._opened(received, advanced=True, due=4)
+        return self._opened(received)
 
-    def _ride(self, ratchet: Ratchet, data: Phase1 | Phase2 | Phase3 | Phase4, now: int) -> tuple[bytes | None, bool]:
-        """What rides on a phase that was checked."""
-        if isinstance(data, Phase4) or data.message is UNSET:
-            return None, False
-        received = ratchet.open(data.message, now, first=not isinstance(data, Phase3))
-        return received.content, received.late
+    def _opened(self, received: Received | None, *, advanced: bool = False, due: int | None = None) -> Opened:
+        """What came of a message.
+
+        :param received: what was in it that is new.
+        :param advanced: whether it was the first to bring its phase.
+        """
+        content, late = (None, False) if received is None else received
+        fresh = received is not None and not late
+        return Opened(content, due, self.confirmed, late, received is None and not advanced, fresh or advanced)
 
     def _second(self, data: Phase2, now: int) -> Opened:
         """A's end: the first phase 2."""
@@ -312,14 +362,24 @@ class Session:
             raise PeerError(Code.NOT_AUTHENTICATED, "a phase 2 that does not verify")
         primitives.check_kem_public(data.kem_public_key)
         ratchet.accept_second(keys, b1, data.kem_public_key)
-        content, late = self._ride(ratchet, data, now)
-        self._ratchet, state.ratchet = ratchet, ratchet.state
-        state.stage = Stage.ANSWERED
-        state.phase1 = None
-        state.accepted = digest_of(data, None)
-        state.macs = macs_of(spec, keys.confirm, th2)
-        state.due = 3
-        return Opened(content, 3, True, late)
+        received = _ride(ratchet, data, now)
+        self._ratchet = ratchet
+        self._state = replace(
+            state,
+            stage=Stage.ANSWERED,
+            phase1=None,
+            accepted=digest_of(data, None),
+            macs=macs_of(spec, keys.confirm, th2),
+            due=3,
+        )
+        return self._opened(received, advanced=True, due=3)
+
+
+def _ride(ratchet: Ratchet, data: Phase1 | Phase2 | Phase3 | Phase4, now: int) -> Received | None:
+    """What rides on a phase that was checked; None for nothing, or nothing new."""
+    if isinstance(data, Phase4) or data.message is UNSET:
+        return None
+    return ratchet.open(data.message, now, first=not isinstance(data, Phase3))
 
 
 def macs_of(spec: ModernSpec, confirm: bytes, th2: bytes) -> tuple[bytes, bytes]:
@@ -329,8 +389,5 @@ def macs_of(spec: ModernSpec, confirm: bytes, th2: bytes) -> tuple[bytes, bytes]
 
 def digest_of(data: Phase1 | Phase2, ciphers: tuple[str, ...] | None) -> bytes:
     """SHA-256 over all of a phase but its message."""
-    fields = payloads.encode(msgspec.structs.replace(data, message=UNSET))
+    fields = payloads.encode(replace(data, message=UNSET))
     return primitives.digest("sha256", lp(fields, names(ciphers or ())))
-
-
-_encoder = msgspec.msgpack.Encoder()

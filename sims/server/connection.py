@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import Any
+from typing import Any, cast
 
 from msgspec import UNSET, UnsetType
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -18,6 +18,7 @@ from sims.crypto.primitives import Entropy, SystemEntropy
 from sims.crypto.seed import BoxLike, End, Keys, Responder, Session
 from sims.errors import Code, PeerError, malformed
 from sims.server import limits
+from sims.server.rates import Addresses
 from sims.server.relay import Relay
 from sims.specs import CipherSpec
 from sims.strictjson import Octets32, Pem
@@ -53,6 +54,7 @@ class SeedConnection(FrameReceiver):
         self._pending_bytes = 0
         self._taken_since_sent = 0
         self._deadline: IDelayedCall | None = None
+        self._failed = True  # until it is through
         self._unsaid: list[bytes] = []
         self._unsaid_size = 0
 
@@ -66,8 +68,7 @@ class SeedConnection(FrameReceiver):
     def connectionLost(self, reason: Failure | None = None) -> None:
         super().connectionLost(reason)
         self._leave()
-        self._factory.connections.discard(self)
-        self._factory.unsaid.discard(self)
+        self._factory.lost(self, self._address, failed=self._failed)
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
@@ -160,6 +161,7 @@ class SeedConnection(FrameReceiver):
         self._relay.join(self)
         self._session = session
         self.state = State.OPEN
+        self._failed = False
         self.MAX_LENGTH = wire.MAX_FRAME
         self._cancel_deadline()
         answer = messages.ServerKeys(public_key=Pem(keys.public_key), server_random=Octets32(keys.random))
@@ -213,6 +215,7 @@ class SeedConnection(FrameReceiver):
 
     def close(self) -> None:
         """The server stops: let the client read what it was sent, unless it does not."""
+        self._failed = False
         self.push()
         self._leave()
         if self.write_blocked:
@@ -326,6 +329,7 @@ _ACK = wire.encode(messages.Ack())
 class SeedServerFactory(Factory[SeedConnection]):
     """Makes a :class:`SeedConnection` for each client of one relay.
 
+    :param addresses: what one address may cost, if that is limited.
     :ivar connections: those that are open.
     """
 
@@ -338,12 +342,14 @@ class SeedServerFactory(Factory[SeedConnection]):
         *,
         entropy: Entropy | None = None,
         allowed: Sequence[CipherSpec] = specs.SEED,
+        addresses: Addresses | None = None,
     ) -> None:
         self.relay = relay
         self.clock = clock
         self.entropy = entropy or SystemEntropy()
         self.allowed = allowed
         self.connections: set[SeedConnection] = set()
+        self._addresses = addresses
         self.unsaid: set[SeedConnection] = set()  # those with something that was said and not pushed
 
     def push(self) -> None:
@@ -351,7 +357,19 @@ class SeedServerFactory(Factory[SeedConnection]):
         while self.unsaid:
             self.unsaid.pop().push()
 
+    def lost(self, connection: SeedConnection, address: str, *, failed: bool) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self.unsaid.discard(connection)
+        if self._addresses is not None:
+            self._addresses.left(address)
+            if failed:
+                self._addresses.failed(address)
+
     def buildProtocol(self, addr: IAddress | None) -> SeedConnection:
-        connection = SeedConnection(self, str(getattr(addr, "host", addr)))
+        address = str(getattr(addr, "host", addr))
+        if self._addresses is not None and not self._addresses.admit(address):
+            return cast("SeedConnection", None)  # Twisted closes it then
+        connection = SeedConnection(self, address)
         connection.factory = self
         return connection

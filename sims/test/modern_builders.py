@@ -9,15 +9,16 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
-from sims.crypto import content as contents
 from sims.crypto import payloads, primitives
-from sims.crypto.content import FIRST_CHAIN, Order, OwnStream, Place, Receipt, Text, Unreadable
+from sims.crypto.content import FIRST_CHAIN, Arrival, Disconnect, OwnStream, Place, Receipt, Text, Unreadable
+from sims.crypto.conversation import Conversation
 from sims.crypto.identity import Identity
+from sims.crypto.payloads import Phase1, Phase2, Phase3
 from sims.crypto.peer import PeerSessions
 from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys
 from sims.crypto.primitives import Encapsulation, KemKey, X25519Key
-from sims.crypto.ratchet import DuplicateError
 from sims.crypto.session import Incoming, Outgoing, incoming
 from sims.errors import PeerError
 from sims.specs import MODERN
@@ -94,19 +95,25 @@ class Outcome(Enum):
     UNREADABLE = auto()
 
 
-class _Saved(NamedTuple):
-    sessions: bytes
+class Saved(NamedTuple):
+    """What a person has stored."""
+
+    conversation: bytes
     prekeys: bytes
-    order: bytes
-    stream: bytes
     shown: dict[bytes, str]
 
 
 class Person:
     """A small messenger: it opens sessions, answers phases, shows texts once, and asks for what it could not open.
 
-    :ivar shown: the texts that came, by their ids.
+    Everything is done on copies, which are stored and then take the place of what was.
+
+    :ivar shown: the texts that came, by their ids; ``confirmed`` those of them whose sender is.
+    :ivar places: of the texts that are confirmed.
+    :ivar receipts: the ids in receipts that came; ``ended`` counts the disconnects.
     :ivar unreadable: the mids that it could not open.
+    :ivar dropped: the sessions that had to go.
+    :ivar crashes: whether it goes down each time before it answers a phase.
     """
 
     def __init__(self, name: str, post: Callable[[Letter], None]) -> None:
@@ -114,114 +121,135 @@ class Person:
         self.identity = person(name)
         self.entropy = Counting(name)
         self.prekeys = OwnPrekeys()
-        self.order = Order()
-        self.stream = OwnStream(stream=self.entropy.octets(8))
         self.shown: dict[bytes, str] = {}
+        self.confirmed: set[bytes] = set()
         self.places: list[Place] = []
+        self.receipts: list[bytes] = []
+        self.ended = 0
         self.unreadable: set[bytes] = set()
+        self.dropped: list[bytes] = []
+        self.crashes = False
         self.sent: dict[bytes, bytes] = {}  # mid -> content
         self.one_time: list[OneTimeKey] = []
+        self.published: Bundle | None = None
         self.publish()
         self._post = post
         self._asking: bytes | None = None
 
     def publish(self) -> None:
         """A new bundle, and a one-time key."""
-        published = 0 if self.prekeys.bundle is None else self.prekeys.bundle.version
-        self.bundle: Bundle = self.prekeys.make_bundle(
-            self.identity, self.name, SPECS, now=NOW, entropy=self.entropy, published=published
+        self.bundle = self.published = self.prekeys.make_bundle(
+            self.identity, self.name, SPECS, now=NOW, entropy=self.entropy, published=self.published
         )
-        self.one_time = self.prekeys.make_one_time_keys(self.identity, 1, self.entropy)
+        self.one_time = self.prekeys.make_one_time_keys(self.identity, 1, now=NOW, entropy=self.entropy)
 
     def meet(self, other: Person) -> None:
         """Take note of the other one's id."""
         self.other = other
-        self.sessions = PeerSessions(self.identity, other.identity.id)
+        self.conversation = Conversation.new(self.identity, other.identity.id, self.entropy)
+
+    @property
+    def sessions(self) -> PeerSessions:
+        """All sessions with the other one; whatever is done to them is done to the conversation."""
+        return self.conversation._sessions
+
+    @property
+    def stream(self) -> OwnStream:
+        """The own stream."""
+        return self.conversation._stream
 
     def begin(self) -> bytes:
         """Open a new session; gives its th1."""
         one_time = self.other.one_time.pop() if self.other.one_time else None
-        return self.sessions.start(MODERN, self.other.bundle, one_time, now=NOW, entropy=self.entropy)
+        before = set(self.conversation.sessions)
+        th1 = self.conversation.start(MODERN, self.other.bundle, one_time, now=NOW, entropy=self.entropy)
+        assert th1 in self.conversation.sessions, "a session that is not there"
+        self.dropped += before - set(self.conversation.sessions)
+        return th1
 
-    def say(self, text: str) -> bytes:
+    def say(self, text: str, session: bytes | None = None) -> bytes:
         """Send a text; gives its id."""
-        if self.sessions.current is None:
+        if session is None and self.conversation.needs_bundle:
             self.begin()
         number = self.entropy.octets(16)
-        said = Text(id=number, stream=self.stream.stream, seq=self.stream.seq + 1, time=NOW, body=text)
-        self.transmit(self.stream.add(said))
+        self.transmit(self.conversation.text(text, number, NOW), session)
         return number
 
     def transmit(self, content: bytes | None, session: bytes | None = None) -> None:
         """Seal and post."""
-        sent = self.sessions.seal(content, self.entropy, session)
+        sent = self.conversation.seal(content, self.entropy, session)
         letter = Letter(self.entropy.octets(16), self.identity.id, self.other.identity.id, sent.message)
         if content is not None:
             self.sent[letter.mid] = content
         self._post(letter)
 
-    def picture(self) -> _Saved:
+    def picture(self) -> Saved:
         """The whole state, as it is stored."""
-        return _Saved(
-            self.sessions.dump(),
-            self.prekeys.dump(),
-            self.order.dump(),
-            msgspec.msgpack.encode(self.stream),
-            dict(self.shown),
-        )
+        return Saved(self.conversation.dump(), self.prekeys.dump(), dict(self.shown))
 
-    def restore(self, saved: _Saved) -> None:
+    def restore(self, saved: Saved) -> None:
         """Go on from a stored state."""
-        self.sessions = PeerSessions.load(self.identity, saved.sessions)
+        self.conversation = Conversation.load(self.identity, saved.conversation)
         self.prekeys = OwnPrekeys.load(saved.prekeys)
-        self.order = Order.load(saved.order)
-        self.stream = msgspec.msgpack.decode(saved.stream, type=OwnStream)
         self.shown = dict(saved.shown)
+        self.confirmed &= self.shown.keys()
 
-    def roll_back(self, saved: _Saved) -> None:
+    def roll_back(self, saved: Saved) -> None:
         """A copy of the store was restored; the server's epoch shows it: new stream, new bundle, new session."""
-        newest = self.bundle.version
         self.restore(saved)
-        self.stream = OwnStream(stream=self.entropy.octets(8))
-        while self.prekeys.bundle is None or self.prekeys.bundle.version <= newest:
-            self.publish()
+        self.conversation.restored(self.entropy)
+        self.prekeys.restored(self.entropy)
+        self.publish()
         self._asking = None
-        for session in self.sessions.sessions:
-            session.end()
 
     def receive(self, letter: Letter) -> Outcome:
         """Take a message. Whatever is refused changes nothing."""
         before = self.picture()
         draws = self.entropy.draws
+        changed, prekeys = self.conversation.copy(), self.prekeys.copy()
         try:
-            came = self.sessions.open(
-                arrives(letter.src, letter.dst, letter.sent), self.prekeys, MODERN, now=NOW, entropy=self.entropy
-            )
-        except PeerError as error:
-            assert self.picture() == before, "a refusal has changed a state"
+            came = arrives(letter.src, letter.dst, letter.sent)
+            arrived = changed.open(came, prekeys, MODERN, now=NOW, entropy=self.entropy)
+        except PeerError:
+            assert (changed.dump(), prekeys.dump()) == before[:2], "a refusal has changed a state"
             assert self.entropy.draws == draws, "a refusal has drawn randomness"
-            if isinstance(error, DuplicateError):
-                return Outcome.DUPLICATE
             self._ask(letter.mid)
             return Outcome.UNREADABLE
-        opened = came.opened
-        if opened.due is not None:
-            self.transmit(None, came.session)
-        if opened.confirmed:
-            self.order.confirm(came.session)
-        if opened.content is not None:
-            self._take(opened.content, came.session, confirmed=opened.confirmed)
+        assert self.picture() == before, "a copy that is none"
+        if arrived.duplicate:
+            assert (changed.dump(), prekeys.dump()) == before[:2], "a duplicate has changed a state"
+            return Outcome.DUPLICATE
+        self.conversation, self.prekeys = changed, prekeys
+        self.dropped += arrived.dropped
+        if self.crashes:
+            self.restore(self.picture())
+            for session, _ in self.conversation.due():
+                self.transmit(None, session)
+        elif arrived.due is not None:
+            self.transmit(None, arrived.session)
+        assert not self.conversation.due(), "a phase that was not answered"
+        for arrival in arrived.acts + arrived.settled:
+            self._take(arrival)
         return Outcome.OPENED
 
-    def _take(self, content: bytes, session: bytes, *, confirmed: bool) -> None:
-        said = contents.decode(content)
-        assert content in self.other.sent.values(), "something came that was not sent"
-        self.places.append(self.order.add(content) if confirmed else self.order.hold(session, content))
+    def _take(self, arrival: Arrival) -> None:
+        said = arrival.content
+        assert arrival.data in self.other.sent.values(), "something came that was not sent"
+        assert arrival.confirmed or isinstance(said, Text), "acted on before its sender is confirmed"
         if isinstance(said, Text):
             assert said.id not in self.shown or said.body == self.shown[said.id]
             self.shown[said.id] = said.body
+            if arrival.confirmed:
+                self.confirmed.add(said.id)
+                self.places.append(arrival.place)
         elif isinstance(said, Unreadable) and said.ref in self.sent:
+            if self.conversation.needs_bundle:
+                self.begin()
             self.transmit(self.sent[said.ref])
+        elif isinstance(said, Receipt):
+            self.receipts += said.ids
+        elif isinstance(said, Disconnect):
+            self.ended += 1
 
     def _ask(self, mid: bytes) -> None:
         """Ask for what could not be opened, on phase 1 of a new session."""
@@ -229,12 +257,9 @@ class Person:
             return
         self.unreadable.add(mid)
         asking = None if self._asking is None else self.sessions.find(self._asking)
-        if asking is None or asking.confirmed:
+        if asking is None or asking.confirmed or asking.ended:
             self._asking = self.begin()
-        said = Unreadable(
-            id=self.entropy.octets(16), stream=self.stream.stream, seq=self.stream.seq + 1, time=NOW, ref=mid
-        )
-        self.transmit(self.stream.add(said), self._asking)
+        self.transmit(self.conversation.unreadable(mid, NOW), self._asking)
 
 
 class Relay:
@@ -265,6 +290,14 @@ class Relay:
         raise AssertionError("two people who do not come to rest")
 
 
+def stripped(letter: Letter) -> Letter:
+    """A phase without what rides on it: a relay can take that away, as no mac is over it."""
+    data = letter.sent.data
+    if isinstance(data, Phase1 | Phase2 | Phase3):
+        data = msgspec.structs.replace(data, message=UNSET)
+    return letter._replace(sent=letter.sent._replace(data=data))
+
+
 def tampered(letter: Letter, where: int, bit: int) -> Letter:
     """A message with one bit the other way round, in one of its byte fields."""
     fields = msgspec.to_builtins(letter.sent.data, builtin_types=(bytes,))
@@ -280,9 +313,8 @@ def tampered(letter: Letter, where: int, bit: int) -> Letter:
 
 
 def receipt(stream: OwnStream, ids: tuple[bytes, ...], chain: bytes = FIRST_CHAIN) -> bytes:
-    """The content of the next receipt."""
-    return stream.add(
-        Receipt(
-            id=bytes(16), stream=stream.stream, seq=stream.seq + 1, time=NOW, ids=ids, state="delivered", chain=chain
-        )
+    """The content of the next receipt; the stream stays."""
+    said = Receipt(
+        id=bytes(16), stream=stream.stream, seq=stream.seq + 1, time=NOW, ids=ids, state="delivered", chain=chain
     )
+    return stream.next(said)[0]

@@ -220,14 +220,18 @@ class Network:
 
     def dial(self, protocol: IProtocol) -> SeedConnection:
         """Connect a protocol to the server; gives the server's end."""
-        there, back = _Flow(self), _Flow(self)
         address = IPv4Address("TCP", "192.0.2.1", 4711)
         connection = self.server.buildProtocol(address)
+        self.join(protocol, cast("IProtocol", connection), address)
+        return connection
+
+    def join(self, protocol: IProtocol, connection: IProtocol, address: IPv4Address) -> None:
+        """Put two protocols at the ends of a new connection."""
+        there, back = _Flow(self), _Flow(self)
         for end, flows in ((connection, (there, back)), (protocol, (back, there))):
-            stream = Stream(FakeSocket(self, *flows), cast("IProtocol", end), self, address)
+            stream = Stream(FakeSocket(self, *flows), end, self, address)
             stream.startReading()
             end.makeConnection(stream)
-        return connection
 
     # --- what Twisted's transports ask of a reactor ---
 

@@ -12,7 +12,7 @@ from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from sims.client import connection, events
+from sims.client import driver, events
 from sims.client.events import Contact, Delivery
 from sims.errors import Code, LocalError, PeerError, SimsError, UnavailableError
 from sims.server import limits
@@ -128,7 +128,7 @@ class ConnectTests(ClientTestCase):
         done = self.client.connect()
         self.network.run_until(lambda: self.alice.endpoint.server_end is not None)
         cast("Stream", self.server_end.transport).pauseProducing()
-        self.network.run_for(connection.HANDSHAKE_TIMEOUT - 0.1)
+        self.network.run_for(driver.HANDSHAKE_TIMEOUT - 0.1)
         self.assertNoResult(done)
         self.network.run_for(0.2)
         self.assertEqual(self.code_of(done), Code.UNAVAILABLE)
@@ -182,11 +182,11 @@ class ConnectTests(ClientTestCase):
         attempts = self.alice.endpoint.attempts
         self.assertAlmostEqual(attempts[0], self.network.clock.seconds() - 900)
         waits = [later - earlier for earlier, later in pairwise(attempts)]
-        least = [min(connection.RETRY_FIRST * 1.5**number, connection.RETRY_MOST) for number in range(1, 99)]
+        least = [min(driver.RETRY_FIRST * 1.5**number, driver.RETRY_MOST) for number in range(1, 99)]
         for wait, floor in zip(waits, least, strict=False):
             self.assertTrue(floor <= wait <= floor + 1.1, f"{wait} after {floor}")
         self.assertGreater(len(attempts), 14)
-        longest = [wait for wait in waits if wait >= connection.RETRY_MOST]
+        longest = [wait for wait in waits if wait >= driver.RETRY_MOST]
         self.assertGreater(max(longest) - min(longest), 0.2)
         self.assertEqual(self.alice.problems(), ["unavailable"])
         # A connection that was there is made again soon, whatever was before.
@@ -195,7 +195,7 @@ class ConnectTests(ClientTestCase):
         self.assertEqual(len(self.alice.all(events.Ready)), 1)
         count = len(attempts)
         cut(self.server_end)
-        self.network.run_for(connection.RETRY_FIRST * 1.5 + 1.1)
+        self.network.run_for(driver.RETRY_FIRST * 1.5 + 1.1)
         self.assertEqual((len(attempts), len(self.alice.all(events.Ready))), (count + 1, 2))
         self.leave()
 
@@ -528,7 +528,7 @@ class AwaitTests(ClientTestCase):
                 heard.append("sent")
 
         echo = Program(self.network, "echo", 3)
-        echo.client._on_event = answer
+        echo.client.on_event = answer
         echo.client.start()
         self.network.settle()
         for text in ("one", "two"):

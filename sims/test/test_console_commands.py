@@ -8,14 +8,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sims.console.commands import (
     HELP,
+    SEED_HELP,
+    AcceptIdentity,
     Command,
     Connect,
     Disconnect,
     Help,
     ListClients,
     ListConnected,
+    OwnLink,
     Quit,
     Send,
+    Trust,
+    Verify,
     parse_json,
     parse_text,
     ref_of,
@@ -164,7 +169,27 @@ class TypedCommands(SynchronousTestCase):
 
     def test_are_all_in_the_help(self) -> None:
         for verb in ("list", "connect-ID", "list-connected", "send-ID-text", "disconnect-ID", "help", "quit"):
-            self.assertIn(f"\n{verb} ", f"\n{HELP}")
+            self.assertIn(f"\n{verb} ", f"\n{SEED_HELP}")
+        for line in HELP.splitlines()[:-1]:
+            example = line[:26].strip().replace("NAME", "bob")
+            self.assertIsNotNone(parse_text(example), example)
+
+    def test_of_sims_2(self) -> None:
+        for line, command in (
+            ("/link", OwnLink()),
+            ("link", OwnLink()),
+            ("/verify bob", Verify(to="bob")),
+            ("verify-bob", Verify(to="bob")),
+            ("/trust bob", Trust(to="bob")),
+            ("trust-bob", Trust(to="bob")),
+            ("/accept-identity bob", AcceptIdentity(to="bob")),
+            ("accept-identity-bob", AcceptIdentity(to="bob")),
+        ):
+            found = parse_text(line)
+            self.assertEqual(found, command, line)
+            self.assertIs(type(found), type(command), line)
+        for line in ("/verify", "trust", "/accept-identity", "accept-identity-"):
+            refusal(LocalError, parse_text, line)
 
 
 class JsonCommands(SynchronousTestCase):

@@ -18,7 +18,7 @@ from sims.client import events
 from sims.client.connection import SeedClient
 from sims.client.events import Contact, Delivery
 from sims.console import pipe as pipe_module
-from sims.console.commands import HELP, MAX_LINE
+from sims.console.commands import MAX_LINE, SEED_HELP
 from sims.console.pipe import MAX_BACKLOG, Pipe, open_pipe
 from sims.console.shell import LEAVE_TIMEOUT, Shell
 from sims.errors import Code, LocalError
@@ -63,8 +63,8 @@ class FakeClient:
         self.messenger = FakeMessenger()
         self.calls: list[str] = []
 
-    def act(self, command: Callable[[Any], object]) -> None:
-        command(self.messenger)
+    def run(self, command: Callable[[], object]) -> None:
+        command()
 
     def hold_reading(self) -> None:
         self.calls.append("hold")
@@ -185,7 +185,7 @@ class TextTests(ShellTestCase):
 
     def test_answered_by_the_shell(self) -> None:
         self.assertEqual(self.lines("help", "list-connected"), [])
-        self.assertEqual(self.written[0], HELP)
+        self.assertEqual(self.written[0], SEED_HELP)
         self.assertIn("bob (7), 8", self.written[1])
 
     def test_refused(self) -> None:

@@ -15,18 +15,27 @@ from sims.client.events import (
     Delivery,
     Disconnected,
     Event,
+    IdentityChanged,
+    Link,
     Listing,
     Message,
     Offline,
     Problem,
     Ready,
+    SafetyNumber,
     State,
+    Trusted,
+    Unreadable,
 )
 from sims.console.view import clean, conversations_to_text, to_json, to_text
 from sims.errors import Code
 
 SPEC = "ECDHE-AES128_CTR-SHA256"
+MODERN = "X25519MLKEM768-AES256_GCM-SHA384"
+ID = "kzc7jvbdvd6n52rwcfn4smvjm7j46jpl"
 BOB = Contact("8", "bob")
+EVE = Contact(ID, "eve")
+EVE_JSON = {"id": ID, "name": "eve"}
 BOB_JSON = {"id": "8", "name": "bob"}
 
 #: Every event, the object that a program reads, and the lines that a person reads.
@@ -88,6 +97,63 @@ EVENTS: list[tuple[Event, dict[str, Any], str | None]] = [
         {"event": "error", "code": "no-common-spec", "text": "8 refused the conversation"},
         "! 8 refused the conversation (no-common-spec)",
     ),
+    (
+        Ready(id=ID, name="alice", spec=MODERN),
+        {"event": "ready", "id": ID, "name": "alice", "spec": MODERN},
+        f"* ready as alice ({ID}), {MODERN}\n* 'help' lists the commands",
+    ),
+    (
+        Connected(peer=EVE, spec=MODERN, verified=True, confirmed=False),
+        {"event": "connected", "peer": EVE_JSON, "spec": MODERN, "verified": True, "confirmed": False},
+        f"* conversation with eve (kzc7jvbd...) [sender not confirmed], {MODERN}",
+    ),
+    (
+        Connected(peer=EVE, spec=MODERN, verified=False, confirmed=True),
+        {"event": "connected", "peer": EVE_JSON, "spec": MODERN, "verified": False, "confirmed": True},
+        f"* conversation with eve (kzc7jvbd...) [unverified], {MODERN}",
+    ),
+    (
+        Message(sender=EVE, text="hi", id="m1", verified=True, confirmed=True),
+        {"event": "message", "from": EVE_JSON, "text": "hi", "id": "m1", "verified": True, "confirmed": True},
+        "eve (kzc7jvbd...) [verified]: hi",
+    ),
+    (
+        Message(sender=EVE, text="hi", id="m1", verified=True, confirmed=False, order="gap"),
+        {
+            "event": "message",
+            "from": EVE_JSON,
+            "text": "hi",
+            "id": "m1",
+            "verified": True,
+            "confirmed": False,
+            "order": "gap",
+        },
+        "eve (kzc7jvbd...) [sender not confirmed] [something before this is missing]: hi",
+    ),
+    (
+        Link(link="sims://h:1/a/b/c"),
+        {"event": "link", "link": "sims://h:1/a/b/c"},
+        "* your link, for friends: sims://h:1/a/b/c",
+    ),
+    (
+        SafetyNumber(peer=EVE, number=" ".join(["12345"] * 12)),
+        {"event": "safety-number", "peer": EVE_JSON, "number": " ".join(["12345"] * 12)},
+        "* safety number with eve (kzc7jvbd...):\n"
+        "    12345 12345 12345 12345 12345 12345\n    12345 12345 12345 12345 12345 12345\n"
+        "    The same on both screens? Then nobody sits between you: /trust",
+    ),
+    (Trusted(peer=EVE), {"event": "trusted", "peer": EVE_JSON, "verified": True}, "* eve (kzc7jvbd...) is verified"),
+    (
+        IdentityChanged(peer=EVE, old=ID, new="new"),
+        {"event": "identity-changed", "peer": EVE_JSON, "old": ID, "new": "new"},
+        "! the identity behind eve (kzc7jvbd...) has changed to new\n"
+        "    Ask them in another way whether they have a new device; /accept-identity takes it.",
+    ),
+    (
+        Unreadable(sender=EVE, id="m3", code=Code.NOT_AUTHENTICATED),
+        {"event": "unreadable", "from": EVE_JSON, "id": "m3", "code": "not-authenticated"},
+        "! a message of eve (kzc7jvbd...) could not be read (not-authenticated)",
+    ),
 ]
 
 #: What a hostile peer would put in its name or in a text.
@@ -133,6 +199,12 @@ def with_hostile(hostile: str) -> list[Event]:
         Disconnected(peer=peer),
         Problem(code=Code.INTERNAL, text=hostile),
         Ready(id="7", name=hostile, spec=SPEC),
+        Connected(peer=peer, spec=MODERN, confirmed=True),
+        Message(sender=peer, text=hostile, id="m", verified=True, confirmed=True, order="gap"),
+        SafetyNumber(peer=peer, number="1"),
+        Trusted(peer=peer),
+        IdentityChanged(peer=peer, old=ID, new=ID),
+        Unreadable(sender=peer, id="m", code=Code.INTERNAL),
     ]
 
 

@@ -11,6 +11,7 @@ from sims.crypto import identity as identities
 from sims.crypto import payloads
 from sims.crypto.identity import Address, Identity, PersonLink, PublicIdentity, ServerLink, parse_link
 from sims.crypto.prekeys import (
+    AHEAD,
     GRACE,
     LIFE,
     Bundle,
@@ -128,7 +129,7 @@ class Bundles(SynchronousTestCase):
         self.own = OwnPrekeys()
         self.entropy = Counting("bundles")
         self.bundle = self.own.make_bundle(BOB, "bob", SPECS, now=NOW, entropy=self.entropy)
-        self.key = self.own.make_one_time_keys(BOB, 1, self.entropy)[0]
+        self.key = self.own.make_one_time_keys(BOB, 1, now=NOW, entropy=self.entropy)[0]
 
     def changed(self, **changes: Any) -> Bundle:
         """The bundle with other fields, under the old signature."""
@@ -190,8 +191,118 @@ class Bundles(SynchronousTestCase):
             self.assertIs(error.code, Code.POLICY)
 
     def test_a_restored_store_is_not_locked_out(self) -> None:
-        fresh = OwnPrekeys().make_bundle(BOB, "bob", SPECS, now=5, entropy=self.entropy, published=NOW + 7)
-        self.assertEqual(fresh.version, NOW + 8)
+        saved = self.own.copy()
+        newest = [self.own.make_bundle(BOB, "bob", SPECS, now=NOW, entropy=self.entropy) for _ in range(3)][-1]
+        self.assertEqual(newest.version, NOW + 3)
+        self.assertEqual(self.remade(saved, newest).version, NOW + 4)
+        # Expired or not, it was one's own; and an older one than is stored changes nothing.
+        self.assertEqual(self.remade(saved, newest, NOW + 5 - LIFE).version, NOW + 4)
+        self.assertEqual(self.remade(self.own, self.bundle).version, NOW + 4)
+        self.assertEqual(self.remade(OwnPrekeys(), newest, newest.expires + 5).version, newest.expires + 5)
+        self.assertEqual(self.remade(saved, self.changed(expires=NOW - 1)).version, NOW + 1)
+
+    def remade(self, own: OwnPrekeys, published: Bundle | None, now: int = NOW) -> Bundle:
+        """The next bundle, where the server has this one."""
+        return own.copy().make_bundle(BOB, "bob", SPECS, now=now, entropy=self.entropy, published=published)
+
+    def test_a_server_does_not_choose_the_version(self) -> None:
+        high = 2**64 - 2
+        foreign = OwnPrekeys()._make(ALICE, "bob", SPECS, high, NOW + LIFE, self.entropy)
+        for claimed in (
+            self.changed(version=high),
+            self.changed(version=NOW + 9),
+            foreign,
+            self.changed(sign=bytes(32)),
+        ):
+            self.assertEqual(self.remade(self.own, claimed).version, self.bundle.version + 1)
+        # Even if one has signed it: something is wrong with the clock.
+        ahead = OwnPrekeys()._make(BOB, "bob", SPECS, NOW + AHEAD + 1, NOW + LIFE, self.entropy)
+        before = self.own.dump()
+        error = refusal(
+            LocalError, lambda: self.own.make_bundle(BOB, "bob", SPECS, now=NOW, entropy=self.entropy, published=ahead)
+        )
+        self.assertIs(error.code, Code.POLICY)
+        self.assertEqual(self.own.dump(), before)
+        self.assertEqual(self.remade(self.own, ahead, NOW + 1).version, NOW + AHEAD + 2)
+
+    def test_the_greatest_version_outlives_its_bundle(self) -> None:
+        self.own.make_bundle(BOB, "bob", SPECS, now=NOW, entropy=self.entropy)
+        self.own.forget(NOW + 1000 * LIFE, NOW + 1000 * LIFE)
+        self.assertIsNone(self.own.bundle)
+        again = OwnPrekeys.load(self.own.dump())
+        self.assertEqual(again.make_bundle(BOB, "bob", SPECS, now=NOW, entropy=self.entropy).version, NOW + 2)
+
+    def test_numbers_are_new_after_a_restored_copy(self) -> None:
+        saved = OwnPrekeys.load(self.own.dump())
+        lost = self.own.make_one_time_keys(BOB, 5, now=NOW, entropy=self.entropy)
+        saved.restored(self.entropy)
+        made = saved.make_one_time_keys(BOB, 5, now=NOW, entropy=self.entropy)
+        self.assertFalse({key.key_id for key in lost} & {key.key_id for key in made})
+        self.assertEqual(OwnPrekeys.load(saved.dump()).dump(), saved.dump())
+
+        class High(Counting):
+            """Draws the highest numbers."""
+
+            def octets(self, size: int) -> bytes:
+                return b"\xff" * size if size == 4 else super().octets(size)
+
+        own = OwnPrekeys.load(self.own.dump())
+        own.restored(High())
+        before = own.one_time_ids
+        keys = own.make_one_time_keys(BOB, 3, now=NOW, entropy=self.entropy)
+        self.assertEqual([key.key_id for key in keys], [9, 10, 11])  # 1 to 8 are taken
+        self.assertEqual(own.one_time_ids, before | {9, 10, 11})
+        own._state = msgspec.structs.replace(own._state, next_id=2**32 - 2)
+        bundle = own.make_bundle(BOB, "bob", SPECS, now=NOW, entropy=self.entropy)
+        self.assertEqual((bundle.prekey.key_id, bundle.kem_prekey.key_id), (2**32 - 2, 2**32 - 1))
+        own.make_bundle(BOB, "bob", SPECS, now=NOW, entropy=self.entropy)
+        self.assertEqual(OwnPrekeys.load(own.dump()).dump(), own.dump())
+
+    def test_one_time_keys_go_when_newer_ones_have_been_there_for_long(self) -> None:
+        first = self.own.one_time_ids
+        self.own.forget(NOW + 5 * LIFE, NOW + 5 * LIFE)
+        self.assertEqual(self.own.one_time_ids, first)
+        later = NOW + LIFE + GRACE
+        second = {key.key_id for key in self.own.make_one_time_keys(BOB, 2, now=later, entropy=self.entropy)}
+        for now, emptied in ((later - 1, later), (later, later - 1)):
+            self.own.forget(now, emptied)
+            self.assertEqual(self.own.one_time_ids, first | second)
+        self.own.forget(later, later)
+        self.assertEqual(self.own.one_time_ids, second)
+
+    def test_a_copy_goes_its_own_way(self) -> None:
+        before = self.own.dump()
+        copy = self.own.copy()
+        copy.make_one_time_keys(BOB, 1, now=NOW, entropy=self.entropy)
+        copy.make_bundle(BOB, "bob", SPECS, now=NOW, entropy=self.entropy)
+        copy.spend(1, 3, b"a" * 32)
+        copy.restored(self.entropy)
+        copy.forget(NOW + 5 * LIFE, NOW + 5 * LIFE)
+        self.assertEqual(self.own.dump(), before)
+        self.own.become(copy)
+        self.assertEqual(self.own.dump(), copy.dump())
+
+    def test_a_kem_key_that_cannot_be_is_refused_though_it_is_signed(self) -> None:
+        broken = b"\xff" * 1184
+        bundle = self.changed(kem_prekey=msgspec.structs.replace(self.bundle.kem_prekey, public=broken))
+        bundle = msgspec.structs.replace(bundle, signature=BOB.sign("bundle", bundle.signed()))
+        self.assertIs(refusal(PeerError, lambda: check_bundle(bundle, now=NOW)).code, Code.MALFORMED)
+        key = msgspec.structs.replace(self.key, kem_public=broken)
+        key = msgspec.structs.replace(key, signature=BOB.sign("one-time prekey", key.signed(BOB.id)))
+        self.assertIs(refusal(PeerError, check_one_time_key, key, BOB.public).code, Code.MALFORMED)
+
+    def test_an_a1_is_remembered_as_long_as_the_bundle_it_was_for(self) -> None:
+        later = NOW + 7 * 86_400
+        newer = self.own.make_bundle(BOB, "bob", SPECS, now=later, entropy=self.entropy)
+        numbers = newer.prekey.key_id, newer.kem_prekey.key_id, None
+        self.own.spend(newer.prekey.key_id, None, b"a" * 32)
+        self.own.spend(self.bundle.prekey.key_id, None, b"b" * 32)
+        self.assertEqual([list(one.used) for one in self.own._state.generations], [[b"b" * 32], [b"a" * 32]])
+        refusal(PeerError, self.own.find, *numbers, b"b" * 32)
+        gone = self.bundle.expires + GRACE
+        self.own.forget(gone, gone)
+        refusal(PeerError, self.own.find, *numbers, b"a" * 32)
+        self.own.find(*numbers, b"b" * 32)
 
     def test_lives_for_thirty_days_and_lists_a_spec(self) -> None:
         for specs, expires in ((SPECS, NOW + LIFE + 1), (SPECS, NOW), ((), NOW + 1)):
@@ -202,7 +313,11 @@ class Bundles(SynchronousTestCase):
                 ),
             )
             self.assertIs(error.code, Code.POLICY)
-        self.assertIs(refusal(LocalError, self.own.make_one_time_keys, BOB, 41, self.entropy).code, Code.TOO_LARGE)
+        self.assertIs(refusal(LocalError, self.keys, 41).code, Code.TOO_LARGE)
+
+    def keys(self, count: int) -> object:
+        """So many one-time keys."""
+        return self.own.make_one_time_keys(BOB, count, now=NOW, entropy=self.entropy)
 
     def test_private_halves_are_kept_until_nothing_can_need_them(self) -> None:
         prekey, kem = self.bundle.prekey.key_id, self.bundle.kem_prekey.key_id

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sims.crypto import content, payloads
 from sims.crypto.content import Order
+from sims.crypto.conversation import Conversation
 from sims.crypto.identity import parse_link
 from sims.crypto.notation import pad, unpad
 from sims.crypto.peer import PeerSessions
@@ -62,7 +63,9 @@ else:
         relay.bob.say("two")
         person_ = relay.alice
         session = person_.sessions.sessions[0].dump()
-        return [session, person_.sessions.dump(), person_.prekeys.dump(), person_.order.dump()]
+        conversation = person_.conversation
+        order = conversation._order.dump()
+        return [session, person_.sessions.dump(), person_.prekeys.dump(), order, conversation.dump()]
 
     class Properties(SynchronousTestCase):  # type: ignore[no-redef]
         """Nothing but a value or a PeerError comes out."""
@@ -76,6 +79,7 @@ else:
             for load in (
                 *(lambda given: content.decode(bytes(32) + given), OwnPrekeys.load, Order.load),
                 *(lambda given: Session.load(ALICE, given), lambda given: PeerSessions.load(ALICE, given)),
+                lambda given: Conversation.load(ALICE, given),
             ):
                 with contextlib.suppress(PeerError):
                     load(data)
@@ -114,6 +118,7 @@ else:
                 lambda given: PeerSessions.load(ALICE, given),
                 OwnPrekeys.load,
                 Order.load,
+                lambda given: Conversation.load(ALICE, given),
             )
             for load, stored in zip(loads, _stored(), strict=True):
                 load(stored)

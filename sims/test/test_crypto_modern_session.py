@@ -9,15 +9,12 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims.crypto import payloads
-from sims.crypto.content import Text
 from sims.crypto.opening import accept_session, open_session
-from sims.crypto.payloads import Message, Phase3
-from sims.crypto.peer import MAX_OTHERS, PeerSessions
+from sims.crypto.payloads import Message
 from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys
 from sims.crypto.primitives import KemKey
-from sims.crypto.ratchet import DuplicateError
 from sims.crypto.session import Incoming, Opened, Session, Stage, incoming
-from sims.errors import Code, LocalError, PeerError
+from sims.errors import Code, LocalError, PeerError, malformed
 from sims.specs import (
     MODERN,
     MODERN_CLASS,
@@ -30,7 +27,7 @@ from sims.specs import (
     spec_class,
 )
 from sims.test.builders import flipped, refusal
-from sims.test.modern_builders import NOW, SPECS, Counting, Person, Relay, arrives, person
+from sims.test.modern_builders import NOW, SPECS, Counting, arrives, person
 
 ALICE, BOB, CAROL = person("alice"), person("bob"), person("carol")
 DAY = 86_400
@@ -44,12 +41,12 @@ class Pair:
         self.prekeys = OwnPrekeys()
         names = tuple(spec.name for spec in specs)
         self.bundle: Bundle = self.prekeys.make_bundle(BOB, "bob", names, now=NOW, entropy=self.entropy)
-        self.keys = self.prekeys.make_one_time_keys(BOB, 3, self.entropy)
+        self.keys = self.prekeys.make_one_time_keys(BOB, 3, now=NOW, entropy=self.entropy)
         self.alice = self.begin(self.keys[0] if one_time else None)
 
     def begin(self, key: OneTimeKey | None = None, specs: tuple[ModernSpec, ...] = MODERN, floor: int = 0) -> Session:
         """One more session of alice's."""
-        return open_session(ALICE, specs, self.bundle, key, now=NOW, entropy=self.entropy, floor=floor)
+        return open_session(ALICE, specs, self.bundle, key, now=NOW, entropy=self.entropy, expected=BOB.id, floor=floor)
 
     def says(self, session: Session, content: bytes | None) -> Incoming:
         """What a session's message is where it arrives."""
@@ -87,7 +84,8 @@ class Case(SynchronousTestCase):
     def duplicate(self, session: Session, came: Incoming, now: int = NOW) -> None:
         """The message came before, and the session is as it was."""
         before = session.dump()
-        refusal(DuplicateError, session.open, came, now)
+        opened = session.open(came, now)
+        self.assertEqual((opened.content, opened.due, opened.duplicate, opened.heard), (None, None, True, False))
         self.assertEqual(session.dump(), before)
 
 
@@ -148,9 +146,7 @@ class Opening(Case):
             self.refused(None, bob, bob.open, changed, NOW)
         second = pair.says(bob, b"two")
         for changed in self.changes(second):
-            self.refused(
-                refusal(PeerError, pair.alice.open, changed, NOW).code, pair.alice, pair.alice.open, changed, NOW
-            )
+            self.refused(None, pair.alice, pair.alice.open, changed, NOW)
         pair.alice.open(second, NOW)
         third = pair.says(pair.alice, b"three")
         for changed in self.changes(third):
@@ -162,7 +158,7 @@ class Opening(Case):
 
     def changes(self, came: Incoming) -> list[Incoming]:
         """A message with each of its fields changed."""
-        found = [came._replace(src=CAROL.id), came._replace(dst=CAROL.id), came._replace(phase=None)]
+        found = [came._replace(src=CAROL.id), came._replace(dst=CAROL.id)]
         if came.ciphers is not None:
             found += [came._replace(ciphers=ciphers) for ciphers in (SPECS[:1], SPECS[::-1], (*SPECS, "X"))]
         data: Any = came.data
@@ -181,7 +177,7 @@ class Opening(Case):
             else:
                 changed = []
             found += [came._replace(data=msgspec.structs.replace(data, **{field: other})) for other in changed]
-        return [other for other in found if other.phase is not None or isinstance(other.data, Message)]
+        return found
 
     def test_a_phase_1_names_one_kem_key_and_carries_a_message(self) -> None:
         pair = Pair()
@@ -252,21 +248,89 @@ class Opening(Case):
         pair = Pair()
         raw = msgspec.msgpack.decode(payloads.encode(pair.alice.seal(b"one", pair.entropy).data))
         incoming(ALICE.id, BOB.id, 1, SPECS, raw)
-        lists: list[Any] = ["x", [1], ["x"] * 33, ["x" * 65], {}]
+        phase: Any
+        phases: list[Any] = [2, 3, 4, None, True, 1.0, "1", [1], {}]
+        lists: list[Any] = ["x", [1], ["x"] * 65, ["x" * 129], {}]
         maps: list[Any] = [None, [], 1, b"", {}, {**raw, "dh": "text"}, {**raw, "prekey_id": -1}]
         for phase, ciphers, data in (
-            *((phase, None, raw) for phase in (0, 1, 2, 3, 4, 5, None)),
+            *((phase, None, raw) for phase in (0, 1, 2, 5, None)),
+            *((phase, SPECS, raw) for phase in phases),
             *((1, ciphers, raw) for ciphers in lists),
             *((1, SPECS, data) for data in maps),
             *((1, SPECS, {**raw, "message": data}) for data in (None, {}, {"header": b"", "body": b""})),
         ):
-            if phase in (3, 4) and ciphers is None:
-                continue  # a mac is all that those need
-            error = refusal(PeerError, lambda p=phase, c=ciphers, d=data: incoming(ALICE.id, BOB.id, p, c, d))
+            error = refusal(PeerError, incoming, ALICE.id, BOB.id, phase, ciphers, data)
             self.assertIs(error.code, Code.MALFORMED)
-        for data in (b"", b"\xc1", pair.alice.dump()[:-1]):
-            refusal(PeerError, Session.load, ALICE, data)
-        refusal(PeerError, Session.load, BOB, pair.alice.dump())
+
+    def test_a_phase_without_its_message_is_no_news(self) -> None:
+        # A relay can take the message away and give the rest as often as it likes: it must not count as being heard.
+        pair = Pair()
+        first = pair.says(pair.alice, b"one")
+        bob, opened = pair.accept(first)
+        self.assertTrue(opened.heard)
+        self.refused(Code.MALFORMED, bob, bob.open, self.bare(first), NOW)
+        bare, second = pair.says(bob, None), pair.says(bob, b"two")
+        self.assertEqual(pair.alice.open(bare, NOW), Opened(None, 3, True, False, False, True))
+        self.duplicate(pair.alice, self.bare(second))
+        self.assertEqual(pair.alice.open(second, NOW), Opened(b"two", None, True, False, False, True))
+        third = pair.says(pair.alice, b"three")
+        self.assertEqual(bob.open(self.bare(third), NOW), Opened(None, 4, True, False, False, True))
+        self.duplicate(bob, self.bare(third))
+        self.assertEqual(bob.open(third, NOW).content, b"three")
+        self.duplicate(bob, third)
+        self.duplicate(bob, first)
+        fourth = pair.says(bob, None)
+        self.assertTrue(pair.alice.open(fourth, NOW).heard)
+        self.duplicate(pair.alice, fourth)
+        self.duplicate(pair.alice, second)
+
+    def bare(self, came: Incoming) -> Incoming:
+        """A phase without its message."""
+        return came._replace(data=msgspec.structs.replace(came.data, message=msgspec.UNSET))
+
+    def test_phases_that_are_done_with_go(self) -> None:
+        pair = Pair()
+        pair.meet()
+        self.assertIsNone(pair.alice.state.phase1)
+        self.assertIsNotNone(pair.bob.state.phase2)
+        saved = pair.alice.dump()
+        pair.bob.open(pair.says(pair.alice, None), NOW)
+        self.assertIsNone(pair.bob.state.phase2)
+        # A copy from before phase 3 was sent owes nothing any more, once phase 4 has come.
+        restored = Session.load(ALICE, saved)
+        self.assertEqual(restored.due, 3)
+        restored.open(pair.says(pair.bob, None), NOW)
+        self.assertIsNone(restored.due)
+
+    def test_a_copy_goes_its_own_way(self) -> None:
+        pair = Pair()
+        pair.meet()
+        for session in (pair.alice, pair.bob):
+            before, copy = session.dump(), session.copy()
+            self.assertEqual(copy.dump(), before)
+            copy.seal(b"text", pair.entropy)
+            copy.end()
+            copy.expire(NOW)
+            self.assertNotEqual(copy.dump(), before)
+            self.assertEqual(session.dump(), before)
+        came = pair.says(pair.alice, b"text")
+        before, copy = pair.bob.dump(), pair.bob.copy()
+        copy.open(came, NOW)
+        self.assertEqual(pair.bob.dump(), before)
+
+    def test_a_content_that_is_refused_begins_nothing(self) -> None:
+        pair = Pair()
+        first = pair.says(pair.alice, b"one")
+        before, draws = pair.prekeys.dump(), pair.entropy.draws
+
+        def refuse(content: bytes) -> None:
+            self.assertEqual(content, b"one")
+            raise malformed("not readable")
+
+        arguments: dict[str, Any] = {"now": NOW, "entropy": pair.entropy, "check": refuse}
+        refusal(PeerError, lambda: accept_session(BOB, pair.prekeys, MODERN, first, **arguments))
+        self.assertEqual((pair.prekeys.dump(), pair.entropy.draws), (before, draws))
+        pair.accept(first)
 
     def test_nothing_is_sent_without_a_reason(self) -> None:
         pair = Pair()
@@ -282,116 +346,11 @@ class Opening(Case):
         pair = Pair()
         pair.meet()
         opened = pair.alice.open(pair.says(pair.bob, b"MARK"), NOW)
-        state = payloads.decode(type(pair.alice._state), pair.alice.dump())
+        state = pair.alice.state
         for shown in map(repr, (pair.alice, pair.bob, opened, state, state.ratchet, state.ratchet.sending)):
             self.assertNotIn("MARK", shown)
             self.assertNotIn("b'", shown)
             self.assertNotIn("\\x", shown)
-
-
-def said(person: Person, number: bytes) -> Text:
-    """The next text of a person's."""
-    return Text(id=number * 16, stream=person.stream.stream, seq=person.stream.seq + 1, time=NOW, body="text")
-
-
-class ManySessions(Case):
-    def test_both_open_at_once(self) -> None:
-        relay = Relay()
-        said = {relay.alice: relay.alice.say("from alice"), relay.bob: relay.bob.say("from bob")}
-        relay.settle()
-        for one in (relay.alice, relay.bob):
-            self.assertIn(said[one], one.other.shown)
-            self.assertEqual(len(one.sessions.sessions), 2)
-            self.assertTrue(all(session.confirmed for session in one.sessions.sessions))
-        for _ in range(2):
-            for one in (relay.alice, relay.bob):
-                number = one.say("more")
-                relay.settle()
-                self.assertIn(number, one.other.shown)
-        self.assertFalse(relay.alice.unreadable | relay.bob.unreadable)
-        used = [one.sessions.current for one in (relay.alice, relay.bob)]
-        assert used[0] is not None
-        assert used[1] is not None
-        self.assertEqual(used[0].th1, used[1].th1)
-
-    def test_at_first_the_one_with_the_lower_th1(self) -> None:
-        relay = Relay()
-        found = [relay.alice.begin() for _ in range(3)]
-        current = relay.alice.sessions.current
-        assert current is not None
-        self.assertEqual(current.th1, min(found))
-
-    def test_confirmed_before_unconfirmed(self) -> None:
-        relay = Relay()
-        relay.alice.say("one")
-        relay.settle()
-        current = relay.bob.sessions.current
-        assert current is not None
-        relay.alice.transmit(b"content", relay.alice.begin())
-        letter = relay.under_way.pop()
-        bob = relay.bob
-        came = bob.sessions.open(
-            arrives(letter.src, letter.dst, letter.sent), bob.prekeys, MODERN, now=NOW, entropy=bob.entropy
-        )
-        self.assertNotEqual(came.session, current.th1)
-        self.assertIs(bob.sessions.current, current)
-
-    def test_what_comes_late_does_not_count_as_heard(self) -> None:
-        relay = Relay()
-        alice, bob = relay.alice, relay.bob
-        for one in (alice, bob):
-            one.say("both at once")
-        relay.settle()
-        for session in bob.sessions.sessions:
-            alice.transmit(alice.stream.add(said(alice, b"a")), session.th1)
-        relay.settle()
-        newer, older = bob.sessions.sessions
-        for content in (b"b", b"c"):
-            alice.transmit(alice.stream.add(said(alice, content)), older.th1)
-        skipped = relay.under_way.pop(0)
-        relay.settle()
-        self.assertIs(bob.sessions.current, older)
-        alice.transmit(alice.stream.add(said(alice, b"d")), newer.th1)
-        relay.settle()
-        self.assertIs(bob.sessions.current, newer)
-        relay.under_way.append(skipped)
-        relay.settle()
-        self.assertIs(bob.sessions.current, newer)
-
-    def test_unconfirmed_ones_are_dropped_first(self) -> None:
-        relay = Relay()
-        relay.alice.say("one")
-        relay.settle()
-        confirmed = relay.alice.sessions.sessions[0].th1
-        begun = [relay.alice.begin() for _ in range(MAX_OTHERS + 3)]
-        kept = {session.th1 for session in relay.alice.sessions.sessions}
-        self.assertEqual(kept, {confirmed, *begun[-MAX_OTHERS:]})
-        relay.alice.sessions.expire(NOW + 30 * DAY)
-        self.assertEqual([session.th1 for session in relay.alice.sessions.sessions], [confirmed])
-
-    def test_come_back_from_what_is_stored(self) -> None:
-        relay = Relay()
-        relay.alice.say("one")
-        relay.alice.begin()
-        relay.settle()
-        dumped = relay.alice.sessions.dump()
-        restored = PeerSessions.load(relay.alice.identity, dumped)
-        self.assertEqual(restored.dump(), dumped)
-        self.assertEqual(repr(restored), f"<2 sessions with {relay.bob.identity.id}>")
-        for data in (b"", dumped[:-1], b"\xc0"):
-            refusal(PeerError, PeerSessions.load, relay.alice.identity, data)
-
-    def test_what_no_session_opens_is_refused(self) -> None:
-        relay = Relay()
-        relay.alice.say("one")
-        letter = relay.under_way[0]
-        bob = relay.bob
-        arguments: dict[str, Any] = {"now": NOW, "entropy": bob.entropy}
-        strange = Incoming(CAROL.id, bob.identity.id, None, None, letter.sent.data)
-        refusal(PeerError, lambda: bob.sessions.open(strange, bob.prekeys, MODERN, **arguments))
-        phase3 = Incoming(letter.src, letter.dst, 3, None, Phase3(mac=bytes(32)))
-        refusal(PeerError, lambda: bob.sessions.open(phase3, bob.prekeys, MODERN, **arguments))
-        self.assertIs(refusal(LocalError, bob.sessions.seal, b"text", bob.entropy).code, Code.NOT_AUTHENTICATED)
 
 
 class Specs(SynchronousTestCase):
@@ -426,6 +385,12 @@ class Specs(SynchronousTestCase):
         self.assertIs(preferred(SPECS, MODERN[::-1]), MODERN[1])
         self.assertIs(preferred(["X", SPECS[1]], MODERN), MODERN[1])
         self.assertIs(refusal(PeerError, preferred, [], MODERN).code, Code.NO_COMMON_SPEC)
+
+    def test_a_text_is_no_list(self) -> None:
+        text = " ".join(SPECS)
+        self.assertIs(refusal(PeerError, preferred, text, MODERN).code, Code.MALFORMED)
+        for lists in ((text, SPECS), (SPECS, text)):
+            self.assertIs(refusal(PeerError, common, *lists, MODERN).code, Code.MALFORMED)
 
     def test_a_class_is_never_lower(self) -> None:
         self.assertGreater(spec_class(MODERN[1]), spec_class(SEED[0]))

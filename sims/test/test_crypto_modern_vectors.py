@@ -11,8 +11,11 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims import vectors
+from sims.crypto.identity import PublicIdentity
 
 MODERN_A = Path(__file__).parent / "vectors" / "modern-a.json"
+REFUSED = "connect 0, refused 0, the frame at which it is refused, and the code"
+IMPOSTOR = "connect 0, refused 23, the frame at which it is refused, and the code"
 
 
 class Runner(SynchronousTestCase):
@@ -91,3 +94,19 @@ class Runner(SynchronousTestCase):
             for key in entry:
                 for value in (None, [1], {"a": "00"}):
                     vectors.check(self.only(**{part: [{**entry, key: value}]}))
+
+    def test_a_signature_that_nobody_checks_is_noticed(self) -> None:
+        # With one check after the other left out, as only the vectors see it: an impostor is let through too far.
+        def nothing(*arguments: object) -> None:
+            pass
+
+        self.patch(PublicIdentity, "verify", nothing)
+        found = vectors.check(self.only("connect")).differences
+        self.assertEqual([line.partition(":")[0] for line in found], [IMPOSTOR])
+
+    def test_a_refusal_that_comes_too_late_is_noticed(self) -> None:
+        late = {"frame": 3, "expect": "refused", "mutate": {"path": "data/sealed", "at": 0, "xor": "01"}}
+        for changed, expected in ((late, []), ({**late, "frame": 2}, []), ({**late, "sign_with": "bob"}, [REFUSED])):
+            self.document["connect"][1]["negative"] = [changed]
+            found = vectors.check(self.only("connect")).differences
+            self.assertEqual([line.partition(":")[0] for line in found], expected)

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("sims.specs", "sims.strictjson", "sims.strictmsgpack"),
     ("sims.messages", "sims.inner", "sims.frames"),
     ("sims.wire",),
-    ("sims.crypto", "sims.transport"),
+    ("sims.crypto", "sims.transport", "sims.tls"),
     ("sims.client", "sims.server"),
     ("sims.console",),
     ("sims",),
@@ -36,11 +36,15 @@ APART = tuple(("sims.crypto", room) for room in ("sims.wire", "sims.messages", "
 
 #: Who may import what is not ours; a room stands for all that is in it.
 RESERVED: dict[str, frozenset[str]] = {
-    "cryptography": frozenset({"sims.crypto.primitives"}),
+    # The certificate is TLS's alone, and made of X.509: nothing of the protocol's is in it.
+    "cryptography": frozenset({"sims.crypto.primitives", "sims.crypto.certificate"}),
+    "OpenSSL": frozenset({"sims.tls"}),
     "twisted": frozenset(
         {
             "sims.transport",
+            "sims.tls",
             "sims.client.connection",
+            "sims.client.driver",
             "sims.client.modern_connection",
             "sims.server.connection",
             "sims.server.modern_connection",

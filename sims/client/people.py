@@ -1,0 +1,130 @@
+"""Whom we know: names, ids, and what speaks for them belonging together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sims.client.events import Contact
+from sims.client.ledger import Ledger
+from sims.client.store import Person
+from sims.crypto.identity import PersonLink, PublicIdentity, is_id, parse_person_link
+from sims.errors import Code, LocalError
+
+
+class People:
+    """Everybody of one user. A name is the server's word; once held, it never changes its id silently."""
+
+    def __init__(self, known: Iterable[Person], ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._by_id = {person.id: person for person in known}
+        self._changes: list[Person] = []
+        self._by_name = {person.name.casefold(): person for person in self._by_id.values() if person.name}
+
+    def __repr__(self) -> str:
+        return f"<{len(self._by_id)} people>"
+
+    def get(self, person_id: str) -> Person | None:
+        """Who has this id, if we know them."""
+        return self._by_id.get(person_id)
+
+    def named(self, name: str) -> Person | None:
+        """Who holds this name."""
+        return self._by_name.get(name.casefold())
+
+    def meet(self, person_id: str) -> Person:
+        """Who has this id; from now on we know them."""
+        person = self._by_id.get(person_id)
+        if person is None:
+            person = self._by_id[person_id] = Person(id=person_id)
+            self._ledger.person(person)
+        return person
+
+    def contact(self, person_id: str) -> Contact:
+        """As events name them."""
+        person = self._by_id.get(person_id)
+        return Contact(person_id, person.name if person is not None else "")
+
+    def recipient(self, to: str, server: str) -> tuple[str, str]:
+        """Whom a command means: (id, name), of which one may be empty.
+
+        :param to: an id, a name, or a link to a person. A link confirms the id that it holds.
+        :param server: the id of the server that we are at.
+        :raises LocalError: ``malformed``; ``policy``, for a link to somebody at another server, or one that gives
+            another id for a name that is held.
+        """
+        to = to.strip()
+        if not to:
+            raise LocalError(Code.MALFORMED, "an empty recipient")
+        if "://" in to:
+            return self._linked(parse_person_link(to), server), ""
+        if is_id(to):
+            return to, ""
+        person = self.named(to)
+        return (person.id, person.name) if person is not None else ("", to)
+
+    def _linked(self, link: PersonLink, server: str) -> str:
+        if link.server != server:
+            raise LocalError(Code.POLICY, "a link to somebody at another server than this profile's")
+        held = self.named(link.name)
+        if held is not None and held.id != link.id:
+            self._changed(held, link.id)
+            text = "the link gives another identity for a name that is held: accept-identity takes it, if it is right"
+            raise LocalError(Code.POLICY, text)
+        person = self.meet(link.id)
+        if not person.name:
+            self.name(person, link.name)
+        person.verified = True
+        self._ledger.person(person)
+        return person.id
+
+    def learn(self, identity: PublicIdentity) -> Person:
+        """The keys of an id, once they are seen."""
+        person = self.meet(identity.id)
+        if not person.sign:
+            person.sign, person.dh = identity.sign, identity.dh
+            self._ledger.person(person)
+        return person
+
+    def name(self, person: Person, name: str) -> None:
+        """The server gives this name for an id. Where somebody else holds it, the user decides: :meth:`accept`."""
+        held = self.named(name)
+        if held is not None and held is not person:
+            self._changed(held, person.id)
+        elif not person.name:  # a held name stays, whatever the server says later
+            person.name = name
+            self._by_name[name.casefold()] = person
+            self._ledger.person(person)
+
+    def take_changes(self) -> list[Person]:
+        """Those whose names were given for other ids, since this was asked last."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    def _changed(self, held: Person, new: str) -> None:
+        if held.changed_to != new:
+            held.changed_to = new
+            self._changes.append(held)
+            self._ledger.person(held)
+
+    def accept(self, held: Person) -> Person:
+        """The user accepts the other id for a name: it is unverified, and has the name from now on.
+
+        :raises LocalError: ``policy``, when there is nothing to accept.
+        """
+        if not held.changed_to:
+            raise LocalError(Code.POLICY, "no other identity was given for this name")
+        person = self.meet(held.changed_to)
+        name, held.name, held.changed_to = held.name, "", ""
+        held.verified = False
+        if person.name:
+            self._by_name.pop(person.name.casefold(), None)
+        person.name = name
+        self._by_name[name.casefold()] = person
+        self._ledger.person(held)
+        self._ledger.person(person)
+        return person
+
+    def trust(self, person: Person) -> None:
+        """The user has compared the safety number."""
+        person.verified = True
+        self._ledger.person(person)

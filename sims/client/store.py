@@ -1,0 +1,169 @@
+"""What the user's end keeps, and how: the shape of a store, and one in memory.
+
+A messenger changes its own memory and notes what has changed; before anything that follows from it leaves or is shown,
+all of it is committed at once (:meth:`Store.commit`). So a store holds a state that the world may have seen, or a newer
+one; never an older.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy as _copy
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+
+from sims.client.events import Delivery
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Letter(Struct, kw_only=True):
+    """A message of ours, from when it is asked for until nobody can ask for it again.
+
+    :ivar number: in which order they were asked for.
+    :ivar to: the id of whom it is for; empty while only a ``name`` is known.
+    :ivar id: of a text, 16 random bytes.
+    :ivar text: what is to be said, while it is not sealed; None for what is no text.
+    :ivar content: what was sealed; to be sealed again if it cannot be read.
+    :ivar mid: of the message that carries it, 16 random bytes.
+    :ivar inner: that message; None once the server has accepted it.
+    :ivar session: the th1 of the session that it was sealed on.
+    :ivar time: when it was asked for, Unix seconds.
+    """
+
+    number: int
+    to: str = ""
+    name: str = ""
+    id: bytes = b""
+    text: str | None = None
+    content: bytes | None = None
+    mid: bytes = b""
+    inner: bytes | None = None
+    session: bytes = b""
+    state: Delivery = Delivery.QUEUED
+    again: bool = False
+    time: int = 0
+
+    def __repr__(self) -> str:
+        return f"<letter {self.number} {self.state}>"
+
+
+class Person(Struct, kw_only=True):
+    """Somebody, as we know them.
+
+    :ivar name: the server's word for the id, held from the first time; empty while it is unknown.
+    :ivar verified: whether a link or the safety number has confirmed the id.
+    :ivar sign: their public keys, 32 bytes each, once they are known; ``dh`` likewise.
+    :ivar changed_to: another id that the server now gives for the name; nothing is sent until the user accepts it.
+    :ivar asked: when they were last asked for what could not be read, Unix seconds.
+    """
+
+    id: str
+    name: str = ""
+    verified: bool = False
+    sign: bytes = b""
+    dh: bytes = b""
+    changed_to: str = ""
+    asked: int = 0
+
+    def __repr__(self) -> str:
+        return f"<person {self.id}>"
+
+
+class Change(Struct, kw_only=True):
+    """What is to be committed at once; None where something is to be forgotten.
+
+    :ivar values: identity, prekeys, epoch and the like, by name.
+    :ivar conversations: their dumps, by id.
+    :ivar seen: (id of the sender, mid of a message or id of a text) that need not be looked at again, with the time.
+    """
+
+    values: dict[str, bytes | None] = {}
+    people: dict[str, Person | None] = {}
+    conversations: dict[str, bytes | None] = {}
+    letters: dict[int, Letter | None] = {}
+    seen: dict[tuple[str, bytes], int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.people or self.conversations or self.letters or self.seen)
+
+    def __repr__(self) -> str:
+        return "<change>"
+
+
+class Saved(Struct, kw_only=True):
+    """Everything that was committed, but for what was seen."""
+
+    values: dict[str, bytes]
+    people: dict[str, Person]
+    conversations: dict[str, bytes]
+    letters: dict[int, Letter]
+
+    def __repr__(self) -> str:
+        return "<saved>"
+
+
+class Store(Protocol):
+    """Where it is kept."""
+
+    def load(self) -> Saved:
+        """What was committed.
+
+        :raises LocalError: it cannot be read.
+        """
+
+    def has_seen(self, sender: str, number: bytes) -> bool:
+        """Whether a mid of a message, or an id of a text, of this sender was committed as seen."""
+
+    def commit(self, change: Change) -> None:
+        """Make all of it lasting, or nothing.
+
+        :raises LocalError: ``unavailable``: nothing of it is.
+        """
+
+    def close(self) -> None:
+        """Let go of the files."""
+
+
+class MemoryStore:
+    """A store that lives as long as the process."""
+
+    def __init__(self) -> None:
+        self._saved = Saved(values={}, people={}, conversations={}, letters={})
+        self._seen: dict[tuple[str, bytes], int] = {}
+
+    def load(self) -> Saved:
+        """As :meth:`Store.load`."""
+        saved = self._saved
+        return Saved(
+            values=dict(saved.values),
+            people={key: _copy(person) for key, person in saved.people.items()},
+            conversations=dict(saved.conversations),
+            letters={key: _copy(letter) for key, letter in saved.letters.items()},
+        )
+
+    def has_seen(self, sender: str, number: bytes) -> bool:
+        """As :meth:`Store.has_seen`."""
+        return (sender, number) in self._seen
+
+    def commit(self, change: Change) -> None:
+        """As :meth:`Store.commit`."""
+        saved = self._saved
+        _apply(saved.values, change.values)
+        _apply(saved.people, {key: None if one is None else _copy(one) for key, one in change.people.items()})
+        _apply(saved.conversations, change.conversations)
+        _apply(saved.letters, {key: None if one is None else _copy(one) for key, one in change.letters.items()})
+        self._seen.update(change.seen)
+
+    def close(self) -> None:
+        """As :meth:`Store.close`."""
+
+
+def _apply(kept: dict[K, V], change: Mapping[K, V | None]) -> None:
+    for key, value in change.items():
+        if value is None:
+            kept.pop(key, None)
+        else:
+            kept[key] = value

@@ -1,0 +1,215 @@
+"""Conversations at the user's end: what is to be said becomes messages, and messages become what was said.
+
+Everything here works on copies and swaps them in when it has gone through, so that whatever is refused changes nothing;
+the :class:`~sims.client.ledger.Ledger` hears what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+from msgspec import UNSET
+
+from sims import inner
+from sims.client.events import Delivery
+from sims.client.ledger import Ledger
+from sims.client.outbox import Outbox
+from sims.client.store import Letter
+from sims.crypto.conversation import Arrived, Conversation
+from sims.crypto.identity import Identity
+from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys
+from sims.crypto.primitives import ModernEntropy
+from sims.crypto.session import Outgoing, incoming
+from sims.errors import LocalError
+from sims.inner import ClientCom, ClientConnect
+from sims.specs import ModernSpec
+
+_MID_SIZE = 16
+
+
+class Talks:
+    """All conversations of one user.
+
+    :param post: takes a letter that was sealed and can go out.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        specs: Sequence[ModernSpec],
+        prekeys: OwnPrekeys,
+        saved: Mapping[str, bytes],
+        outbox: Outbox,
+        ledger: Ledger,
+        *,
+        now: Callable[[], int],
+        entropy: ModernEntropy,
+        post: Callable[[Letter], None],
+    ) -> None:
+        self.prekeys = prekeys
+        self._identity = identity
+        self._specs = tuple(specs)
+        self._saved = dict(saved)  # not loaded yet
+        self._loaded: dict[str, Conversation] = {}
+        self._outbox = outbox
+        self._ledger = ledger
+        self._now = now
+        self._entropy = entropy
+        self._post = post
+
+    def __repr__(self) -> str:
+        return f"<{len({*self._saved, *self._loaded})} conversations>"
+
+    def find(self, person: str) -> Conversation | None:
+        """The conversation with an id, if there is one."""
+        found = self._loaded.get(person)
+        if found is None and person in self._saved:
+            found = self._loaded[person] = Conversation.load(self._identity, self._saved.pop(person))
+        return found
+
+    def all(self) -> Iterable[Conversation]:
+        """Every conversation."""
+        return [found for person in {*self._saved, *self._loaded} if (found := self.find(person)) is not None]
+
+    def _copy(self, person: str) -> Conversation:
+        """A copy to work on, of a new one if there is none.
+
+        :raises LocalError: ``policy``, for one's own id.
+        """
+        found = self.find(person)
+        return Conversation.new(self._identity, person, self._entropy) if found is None else found.copy()
+
+    def _keep(self, conversation: Conversation) -> None:
+        self._loaded[conversation.peer_id] = conversation
+        self._ledger.conversation(conversation)
+
+    def needs_bundle(self, person: str) -> bool:
+        """Whether a session has to be begun before anything can be said to an id."""
+        found = self.find(person)
+        return found is None or found.needs_bundle
+
+    # --- saying -------------------------------------------------------------------------------------------------------
+
+    def start(self, bundle: Bundle, one_time_key: OneTimeKey | None, person: str) -> bytes:
+        """Begin a session with an id to its bundle; gives its th1. Phase 1 goes out with what is sealed first.
+
+        :raises PeerError: as :meth:`Conversation.start`.
+        """
+        changed = self._copy(person)
+        session = changed.start(self._specs, bundle, one_time_key, now=self._now(), entropy=self._entropy)
+        self._keep(changed)
+        return session
+
+    def say(self, letter: Letter) -> None:
+        """Seal the text of a letter, and post it.
+
+        :raises LocalError: it cannot be said: ``too-large``.
+        """
+        changed = self._copy(letter.to)
+        content = changed.text(letter.text or "", letter.id, self._now())
+        self._seal(letter, changed, content)
+        letter.text = None
+
+    def again(self, letter: Letter) -> None:
+        """Seal what was sealed before once more, on the session that messages go out on now."""
+        letter.again = True
+        letter.state = Delivery.QUEUED
+        self._seal(letter, self._copy(letter.to), letter.content)
+
+    def receipt(self, person: str, session: bytes, ids: Sequence[bytes], *, read: bool = False) -> None:
+        """Tell that texts have come, on the session that brought them, or where that is no more on the present one."""
+        changed = self._copy(person)
+        on = session if changed.can_send(session) else None
+        if on is None and changed.needs_bundle:
+            return  # nobody is kept waiting for it
+        content = changed.receipt(ids, "read" if read else "delivered", self._now())
+        self._seal(self._new(person), changed, content, on)
+
+    def greet(self, person: str) -> None:
+        """Open the conversation with nothing to say yet: phase 1 has to carry something."""
+        changed = self._copy(person)
+        self._seal(self._new(person), changed, changed.receipt((), "delivered", self._now()))
+
+    def answer(self, person: str, session: bytes) -> None:
+        """Send the phase that is due on a session."""
+        self._seal(self._new(person), self._copy(person), None, session)
+
+    def disconnect(self, person: str) -> None:
+        """Tell that the conversation ends."""
+        changed = self._copy(person)
+        self._seal(self._new(person), changed, changed.disconnect(self._now()))
+
+    def ask_again(self, person: str, mid: bytes, session: bytes) -> None:
+        """Tell on a session begun for it that a message could not be opened."""
+        changed = self._copy(person)
+        self._seal(self._new(person), changed, changed.unreadable(mid, self._now()), session)
+
+    def restored(self) -> None:
+        """This store was restored from a copy: nothing is sent on the sessions that are in it."""
+        for found in self.all():
+            changed = found.copy()
+            changed.restored(self._entropy)
+            self._keep(changed)
+        prekeys = self.prekeys.copy()
+        prekeys.restored(self._entropy)
+        self.keep_prekeys(prekeys)
+
+    def expire(self) -> None:
+        """Let go what is too old; to be called once a day."""
+        for found in self.all():
+            changed = found.copy()
+            changed.expire(self._now())
+            self._keep(changed)
+
+    def keep_prekeys(self, prekeys: OwnPrekeys) -> None:
+        """One's own prekeys have changed."""
+        self.prekeys = prekeys
+        self._ledger.state("prekeys", lambda: self.prekeys.dump())
+
+    def _new(self, person: str) -> Letter:
+        return self._outbox.add(Letter(number=0, to=person, time=self._now()))
+
+    def _seal(self, letter: Letter, changed: Conversation, content: bytes | None, session: bytes | None = None) -> None:
+        try:
+            sent = changed.seal(content, self._entropy, session)
+        except LocalError:
+            if not letter.id:
+                self._outbox.drop(letter)
+            raise
+        self._keep(changed)
+        letter.mid = self._entropy.octets(_MID_SIZE)
+        letter.content = content
+        letter.session = sent.session
+        letter.inner = inner.encode(self._message(letter, sent.message))
+        self._outbox.note(letter)
+        self._post(letter)
+
+    def _message(self, letter: Letter, out: Outgoing) -> ClientConnect | ClientCom:
+        data = inner.pack(out.data)
+        if out.phase is None:
+            return ClientCom(src=self._identity.id, dst=letter.to, mid=letter.mid, data=data)
+        ciphers = UNSET if out.ciphers is None else out.ciphers
+        return ClientConnect(
+            src=self._identity.id, dst=letter.to, mid=letter.mid, phase=out.phase, ciphers=ciphers, data=data
+        )
+
+    # --- hearing ------------------------------------------------------------------------------------------------------
+
+    def open(self, message: ClientConnect | ClientCom) -> Arrived:
+        """Open what has come.
+
+        :raises PeerError: it cannot be opened; nothing has changed.
+        """
+        data = msgspec.msgpack.decode(message.data)
+        if isinstance(message, ClientConnect):
+            ciphers = None if message.ciphers is UNSET else message.ciphers
+            came = incoming(message.src, message.dst, message.phase, ciphers, data)
+        else:
+            came = incoming(message.src, message.dst, None, None, data)
+        changed, prekeys = self._copy(message.src), self.prekeys.copy()
+        arrived = changed.open(came, prekeys, self._specs, now=self._now(), entropy=self._entropy)
+        self._keep(changed)
+        if isinstance(message, ClientConnect) and message.phase == 1:
+            self.keep_prekeys(prekeys)
+        return arrived

@@ -1,0 +1,205 @@
+"""What the relay asks of a store: accounts, invitations, prekeys, mailboxes.
+
+Whatever may have to touch a disk takes ``done``, and calls it exactly once with the result: before it returns, or
+later. Requests take effect in the order in which they were made, whatever they are about, and their results come in
+that order too: so a relay that has asked for a message to be kept, and then asks what is kept, is told of it.
+
+All times are Unix seconds. Nothing here is refused with an exception; a result says what has become of it. A store that
+can do its work no longer never calls ``done`` again, and ends the process in its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import NamedTuple, Protocol, TypeVar
+
+T = TypeVar("T")
+Done = Callable[[T], object]
+Facts = dict[str, object]
+
+
+class Account(NamedTuple):
+    """Somebody who may connect.
+
+    :ivar sign: the Ed25519 key, 32 bytes; ``dh`` is the X25519 key, 32 bytes. The id is computed from both.
+    :ivar name: as :func:`sims.server.names.prepare` gives it. One id has one name, and keeps it.
+    :ivar epoch: the highest that was seen; None before one was.
+    """
+
+    id: str
+    name: str
+    sign: bytes
+    dh: bytes
+    created: int
+    epoch: int | None = None
+
+
+class Registered(Enum):
+    """What has become of a registration."""
+
+    DONE = auto()
+    INVITE_REQUIRED = auto()  # none, or one that was never given out
+    INVITE_USED = auto()
+    NAME_TAKEN = auto()
+
+
+class Accounts(Protocol):
+    """Who may connect: id and name belong together one to one."""
+
+    def find(self, account: str, done: Done[Account | None]) -> None:
+        """The account of an id."""
+
+    def find_name(self, name: str, done: Done[Account | None]) -> None:
+        """The account of a (prepared) name."""
+
+    def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
+        """Create an account and spend its invitation, both or neither; for an id that is there already, nothing.
+
+        The invitation is looked at first: who has none learns nothing of the names.
+
+        :param invitation: its hash, or None where none is needed.
+        """
+
+    def connected(self, account: str, epoch: int | None, done: Done[int | None]) -> None:
+        """Note the epoch of a connect; gives the highest of those before it. An epoch never goes down."""
+
+    def everyone(self, done: Done[Sequence[Account]]) -> None:
+        """All accounts, by name."""
+
+    def delete(self, account: str, done: Done[None]) -> None:
+        """Forget an account with everything that is kept on it or for it; its name is free.
+
+        What it has sent, and others have not fetched yet, stays theirs.
+        """
+
+
+class Invitations(Protocol):
+    """Invitations, by their hashes alone: who reads the store cannot use them. Each is good once."""
+
+    def invite(self, invitation: bytes, done: Done[None]) -> None:
+        """Take note of one that is given out."""
+
+
+class Published(NamedTuple):
+    """A bundle.
+
+    :ivar digest: of its signed bytes and signature, 32 bytes: the same version may be published again as it is.
+    :ivar raw: its MessagePack, as it came.
+    """
+
+    version: int
+    digest: bytes
+    raw: bytes
+
+    def may_follow(self, before: Published) -> bool:
+        """Whether this is no step back."""
+        if self.version == before.version:
+            return self.digest == before.digest
+        return self.version > before.version
+
+
+class Prekeys(Protocol):
+    """Bundles and one-time keys."""
+
+    def bundle(self, owner: str, done: Done[Published | None]) -> None:
+        """Somebody's newest bundle."""
+
+    def publish(self, owner: str, bundle: Published, one_time_keys: Sequence[bytes], done: Done[bool]) -> None:
+        """Keep a bundle and more one-time keys; False, and nothing is kept, if that would be a step back.
+
+        A step back is a lower version, or the same with another digest. Of the one-time keys the newest 100 are kept;
+        one that was handed out before, or is there already, is not taken again.
+        """
+
+    def take(self, owner: str, fetcher: str, now: int, done: Done[bytes | None]) -> None:
+        """One of somebody's one-time keys, which is forgotten thereby: the oldest.
+
+        None when there is none, and for a fetcher who was given one of this owner's within the last 24 hours.
+        """
+
+
+class Letter(NamedTuple):
+    """A message on its way.
+
+    :ivar mid: the sender's name for it, 16 bytes.
+    :ivar inner: the inner message, as it will be given to its recipient.
+    """
+
+    src: str
+    dst: str
+    mid: bytes
+    inner: bytes
+
+
+class Quota(NamedTuple):
+    """What one mailbox holds: messages and bytes; one sender, a quarter of it.
+
+    :ivar life: seconds after which a message is dropped that nobody has fetched.
+    :ivar stranger_messages: of one to whom the owner has never written. All may be ``math.inf``.
+    """
+
+    messages: float
+    size: float
+    life: float
+    stranger_messages: float
+    stranger_size: float
+
+    @property
+    def sender_messages(self) -> float:
+        """The quarter of one sender."""
+        return self.messages / 4
+
+    @property
+    def sender_size(self) -> float:
+        """The quarter of one sender, bytes."""
+        return self.size / 4
+
+
+class Kept(Enum):
+    """What has become of a message that was to be kept."""
+
+    STORED = auto()
+    KNOWN = auto()  # accepted before, under this mid: not kept twice
+    FULL = auto()
+    NOBODY = auto()  # there is no account of the recipient's id
+
+
+class Mailboxes(Protocol):
+    """Messages for people who are away, or behind."""
+
+    def keep(self, letter: Letter, quota: Quota, now: int, done: Done[Kept]) -> None:
+        """Keep a message behind all that are kept for its recipient, until it is acknowledged.
+
+        ``STORED`` comes when it would survive a crash. A mid is remembered for as long as a message lives, per sender
+        and recipient, whether or not the message has been fetched meanwhile.
+        """
+
+    def waiting(
+        self, owner: str, after: int, most: int, since: float, done: Done[Sequence[tuple[int, Letter]]]
+    ) -> None:
+        """The oldest messages for somebody, each with its number, which is greater the newer the message is.
+
+        :param after: only those with a greater number; 0 for all.
+        :param most: at most so many.
+        :param since: only those that were accepted after that.
+        """
+
+    def acknowledge(self, owner: str, letters: Sequence[tuple[str, bytes]], done: Done[None]) -> None:
+        """The owner has these, named by src and mid: they are forgotten but for their mids."""
+
+    def written(self, owner: str, to: str, done: Done[None]) -> None:
+        """Note that somebody has written to somebody, who is no stranger to them from now on."""
+
+
+class Store(Accounts, Invitations, Prekeys, Mailboxes, Protocol):
+    """All of it, in one: what belongs together changes together."""
+
+    def facts(self, account: str, done: Done[Facts]) -> None:
+        """Everything that is kept about somebody, by name, as MessagePack can say it, in at most 60 KiB.
+
+        Of lists that are longer than 300, 300 of them; of the main ones, how many there are as well.
+        """
+
+    def close(self, done: Done[None]) -> None:
+        """Everything that was asked for is done, and nothing will be asked for any more."""

@@ -1,0 +1,54 @@
+"""The server's links, each with the newest invitation; a new one is made when that is spent."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+
+from sims.crypto.identity import Address, ServerLink
+from sims.crypto.primitives import ModernEntropy
+from sims.server.interfaces import Invitations
+from sims.server.registration import TOKEN_SIZE, Mode, hashed
+
+
+class Links:
+    """One link for each listener: the same server, the same invitation.
+
+    :param told: called with all links whenever there are new ones.
+    """
+
+    def __init__(
+        self,
+        store: Invitations,
+        server: str,
+        mode: Mode,
+        entropy: ModernEntropy,
+        told: Callable[[Sequence[ServerLink]], None],
+    ) -> None:
+        self._store = store
+        self._server = server
+        self._mode = mode
+        self._entropy = entropy
+        self._told = told
+        self._places: Sequence[tuple[Address, bool]] = ()
+
+    def __repr__(self) -> str:
+        return f"<links to {self._server}>"
+
+    def begin(self, places: Sequence[tuple[Address, bool]]) -> None:
+        """The server listens there, each with TLS or not."""
+        self._places = places
+        self.renew()
+
+    def renew(self) -> None:
+        """Make a new invitation, where one is needed, and tell."""
+        if self._mode is not Mode.INVITE:
+            self._tell(None)
+            return
+        token = urlsafe_b64encode(self._entropy.octets(TOKEN_SIZE)).rstrip(b"=").decode("ascii")
+        self._store.invite(hashed(token), lambda _: self._tell(token))
+
+    def _tell(self, token: str | None) -> None:
+        links = [ServerLink((address,), self._server, token, tls) for address, tls in self._places]
+        if links:
+            self._told(links)

@@ -1,0 +1,395 @@
+"""One client of sims/2: its handshake, its hop, what is written to it (protocol.rst, "connect" and "secure")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from math import inf
+
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHandshakeListener, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sims import frames, inner, specs, tls
+from sims.crypto.handshake import Claim, Server
+from sims.crypto.hop import Hop
+from sims.crypto.identity import Identity
+from sims.crypto.payloads import Offer
+from sims.crypto.primitives import ModernEntropy, SystemEntropy
+from sims.errors import Code, PeerError, malformed
+from sims.server.limits import STALL_TIMEOUT
+from sims.server.rates import Addresses
+from sims.server.registration import Admitted
+from sims.server.turns import Turns
+from sims.specs import ModernSpec
+from sims.strictjson import Octets, Octets32
+from sims.transport import FrameReceiver
+
+#: How often the server looks whether keys have become too old, seconds.
+ROUNDS = 30.0
+
+
+class State(Enum):
+    """Where a connection is."""
+
+    SECURING = auto()  # waits for TLS
+    GREETING = auto()  # waits for connect 1
+    PROVING = auto()  # waits for connect 3
+    ADMITTING = auto()  # waits for the store
+    OPEN = auto()  # boxes only
+    CLOSED = auto()
+
+
+@implementer(IHandshakeListener)
+class ModernConnection(FrameReceiver):
+    """One client."""
+
+    log = Logger()
+
+    def __init__(self, factory: ModernServerFactory, address: str, *, secured: bool) -> None:
+        super().__init__(factory.clock)
+        self.state = State.SECURING if secured else State.GREETING
+        self.id = ""
+        self._address = address
+        self._factory = factory
+        self._relay = factory.relay
+        self._turns = factory.turns
+        self.MAX_LENGTH = int(factory.relay.limits.frame.before)
+        self.frame_timeout = factory.relay.limits.handshake.frame
+        self._handshake: Server | None = None
+        self._hop: Hop | None = None
+        self._failed = True  # until it is through, or the server itself ends it
+        self._deadline: IDelayedCall | None = None
+        self._reasons: set[str] = set()  # why nothing is read
+        self._resume: IDelayedCall | None = None
+        self._unsaid: list[bytes] = []
+        self._unsaid_size = 0
+        self._behind = 0  # bytes written since the socket was last behind
+
+    # --- the connection ---
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._factory.connections.add(self)
+        whole = self._relay.limits.handshake.whole
+        if whole != inf:
+            self._deadline = self.clock.callLater(whole, self._too_slow)
+        if self.state is State.GREETING:
+            self._begin(b"")
+
+    def handshakeCompleted(self) -> None:  # noqa: N802
+        """TLS is there."""
+        if self.state is not State.SECURING:
+            return
+        try:
+            binding = tls.binding(self.transport, self._factory.groups)
+        except PeerError as error:
+            self._refuse(error)
+            return
+        self.state = State.GREETING
+        self._begin(binding)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        super().connectionLost(reason)
+        self._leave()
+        self._factory.lost(self, self._address, failed=self._failed)
+
+    def frame_received(self, frame: bytes) -> None:
+        try:
+            self._frame(frame, frames.decode(frame))
+        except PeerError as error:
+            self._refuse(error)
+        self._turns.wake()
+
+    def frame_too_long(self) -> None:
+        self._refuse(PeerError(Code.TOO_LARGE, f"a frame of more than {self.MAX_LENGTH} bytes"))
+
+    def frame_too_slow(self) -> None:
+        self._refuse(PeerError(Code.UNAVAILABLE, "a frame was begun and not ended in time"))
+
+    # --- the handshake ---
+
+    def _begin(self, binding: bytes) -> None:
+        factory = self._factory
+        self._handshake = Server(factory.identity, factory.specs, binding=binding, entropy=factory.entropy)
+
+    def _frame(self, raw: bytes, frame: frames.Frame) -> None:
+        handshake = self._handshake
+        match self.state, frame:
+            case State.OPEN, frames.Box():
+                self._take(frame)
+            case State.GREETING, frames.Connect1() if handshake is not None:
+                self._greet(handshake, raw, frame)
+            case State.PROVING, frames.Connect3() if handshake is not None:
+                self._prove(handshake.accept(frame.data.sealed))
+            case _:
+                raise malformed(f"{type(frame).__name__} in state {self.state.name}")
+
+    def _greet(self, handshake: Server, raw: bytes, frame: frames.Connect1) -> None:
+        data = frame.data
+        offer = Offer(
+            version=data.version,
+            random=data.random,
+            public_key=data.public_key,
+            kem_public_key=data.kem_public_key,
+        )
+        spec, answer = handshake.answer(raw, frame.ciphers, offer)
+        self.state = State.PROVING
+        reply = frames.AnswerData(
+            random=Octets32(answer.random),
+            public_key=Octets32(answer.public_key),
+            kem_ciphertext=frames.KemCiphertext(answer.kem_ciphertext),
+            sealed=Octets(answer.sealed),
+        )
+        self._say(frames.encode(frames.Connect2(ciphers=spec.name, data=reply)))
+
+    def _prove(self, claim: Claim) -> None:
+        self.state = State.ADMITTING
+        self.id = claim.id
+        self._relay.admit(claim, self._admitted)
+        if self.state is State.ADMITTING:
+            self._hold("admission")
+
+    def _admitted(self, result: Admitted | Code) -> None:
+        handshake = self._handshake
+        if self.state is not State.ADMITTING or handshake is None:
+            return  # it went away meanwhile
+        self._unhold("admission")
+        self._cancel_deadline()
+        self._handshake = None
+        if isinstance(result, Code):
+            self._say(_fourth(handshake.refuse(result)))
+            self._end(f"refused: {result}")
+            return
+        factory = self._factory
+        sealed, self._hop = handshake.welcome(
+            result.name, self._relay.limits.told(), int(factory.wall()), factory.seconds(), result.epoch
+        )
+        self._say(_fourth(sealed))
+        self.state = State.OPEN
+        self._failed = False
+        self.MAX_LENGTH = int(self._relay.limits.frame.after)
+        self.log.info("client {id} connected from {address}", id=self.id, address=self._address)
+        self._relay.join(self)
+
+    # --- the hop ---
+
+    def _take(self, box: frames.Box) -> None:
+        hop = self._hop
+        if hop is None:
+            raise malformed("a box, and no hop")
+        now = self._factory.seconds()
+        if hop.overdue(now):
+            self.close(Code.REKEY_REQUIRED)
+            return
+        try:
+            plaintext, reply = hop.open(box.n, box.ciphertext, now, self._factory.entropy)
+        except PeerError:
+            self._hop = None  # it is dead, and says nothing any more
+            raise
+        if reply is not None:
+            self._say(frames.encode_box(*reply))
+        if plaintext is None:
+            return
+        pause = self._relay.receive(self, plaintext)
+        if pause and self.state is State.OPEN:
+            self._hold("rate")
+            if self._resume is None:
+                self._resume = self.clock.callLater(pause, self._resumed)
+
+    def check_keys(self, now: float) -> None:
+        """Close a client that uses its keys for too long, and says nothing that would show it."""
+        if self.state is State.OPEN and self._hop is not None and self._hop.overdue(now):
+            self.close(Code.REKEY_REQUIRED)
+
+    # --- what the relay asks of a member ---
+
+    @property
+    def unsent(self) -> int:
+        """About how many bytes have not left this process."""
+        return self._behind + self._unsaid_size
+
+    def deliver(self, message: bytes) -> None:
+        """Seal and write an inner message; nothing once it is closed."""
+        if self._hop is not None and not self.finished:
+            self._say(frames.encode_box(*self._hop.seal(message)))
+
+    def close(self, code: Code | None = None) -> None:
+        """Tell it why, if there is something to tell, let it read what it was sent, and close."""
+        if self.state is State.CLOSED:
+            return
+        self._failed = False
+        if code is not None:
+            self._tell(code)
+        self._end(str(code or "the end"))
+
+    def _tell(self, code: Code) -> None:
+        self.deliver(inner.encode(inner.Error(data=inner.ErrorData(code=code.value))))
+
+    # --- writing ---
+
+    def _say(self, frame: bytes) -> None:
+        """Write a frame, together with others that go out in the same turn of the reactor."""
+        if not self.finished:
+            self._unsaid.append(frame)
+            self._unsaid_size += len(frame) + len(frames.TERMINATOR)
+            self._turns.unsaid.add(self)
+            self._turns.wake()
+
+    def push(self) -> None:
+        """Write what was said."""
+        self._turns.unsaid.discard(self)
+        if not self._unsaid:
+            return
+        said, self._unsaid = self._unsaid, []
+        size, self._unsaid_size = self._unsaid_size, 0
+        self.send_frame(frames.TERMINATOR.join(said))
+        if self.write_blocked:
+            self._behind += size
+        elif size >= self._relay.limits.unacknowledged.unsent:
+            self._relay.drained(self)
+
+    def write_side_changed(self) -> None:
+        """The socket is behind, or has caught up."""
+        if self.state is not State.OPEN:
+            return
+        if self.write_blocked:
+            # Whatever it sends may be answered: it waits for its own reading.
+            self._hold("writing")
+            if self._deadline is None:
+                self._deadline = self.clock.callLater(STALL_TIMEOUT, self._stalled)
+        else:
+            self._behind = 0
+            self._cancel_deadline()
+            self._unhold("writing")
+            self._relay.drained(self)
+
+    # --- reading ---
+
+    def _hold(self, reason: str) -> None:
+        self._reasons.add(reason)
+        self.hold()
+
+    def _unhold(self, reason: str) -> None:
+        self._reasons.discard(reason)
+        if not self._reasons:
+            self.release()
+
+    def _resumed(self) -> None:
+        self._resume = None
+        self._unhold("rate")
+
+    # --- the end ---
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self._refuse(PeerError(Code.UNAVAILABLE, "the handshake took too long"))
+
+    def _stalled(self) -> None:
+        self._deadline = None
+        self.log.info("client {id} takes nothing any more: closed", id=self.id)
+        self._leave()
+        self.abort()
+
+    def _refuse(self, error: PeerError) -> None:
+        """Close; say why, unless a box has not verified, or there is nothing yet to say it in."""
+        if self.state is State.CLOSED:
+            return
+        if self.state is State.OPEN:
+            self._tell(error.code)
+        elif self.state is not State.SECURING and error.code is not Code.NOT_AUTHENTICATED:
+            self._say(frames.encode_error(error.code))
+        self._end(f"{error.code}: {error.text}")
+
+    def _end(self, why: str) -> None:
+        self.log.info("closed {address}: {why}", address=self._address, why=why)
+        self.push()
+        self._leave()
+        if self.write_blocked:
+            self.abort()
+        else:
+            self.finish()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _leave(self) -> None:
+        self._cancel_deadline()
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        was, self.state = self.state, State.CLOSED
+        self._handshake = self._hop = None
+        self._unsaid.clear()
+        self._unsaid_size = 0
+        if was is State.OPEN:
+            self._relay.leave(self)
+            self.log.info("client {id} left", id=self.id)
+
+
+def _fourth(sealed: bytes) -> bytes:
+    return frames.encode(frames.Connect4(data=frames.SealedData(sealed=Octets(sealed))))
+
+
+class ModernServerFactory(Factory[ModernConnection]):
+    """Makes a :class:`ModernConnection` for each client of one relay.
+
+    :param turns: what all factories of one relay have in common.
+    :param secured: behind TLS, so that each waits for its handshake.
+    :param wall: Unix seconds.
+    :ivar connections: those that are open.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        turns: Turns,
+        identity: Identity,
+        addresses: Addresses,
+        *,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        secured: bool,
+        groups: Sequence[str] = (tls.GROUP,),
+        entropy: ModernEntropy | None = None,
+        allowed: Sequence[ModernSpec] = specs.MODERN,
+    ) -> None:
+        self.turns = turns
+        self.relay = turns.relay
+        self.identity = identity
+        self.clock = clock
+        self.seconds = turns.seconds
+        self.wall = wall
+        self.groups = groups
+        self.entropy = entropy or SystemEntropy()
+        self.specs = allowed
+        self.connections: set[ModernConnection] = set()
+        self._addresses = addresses
+        self._secured = secured
+
+    def buildProtocol(self, addr: IAddress | None) -> ModernConnection | None:
+        address = str(getattr(addr, "host", addr))
+        if not self._addresses.admit(address):
+            return None
+        connection = ModernConnection(self, address, secured=self._secured)
+        connection.factory = self
+        return connection
+
+    def lost(self, connection: ModernConnection, address: str, *, failed: bool) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self.turns.unsaid.discard(connection)
+        self._addresses.left(address)
+        if failed:
+            self._addresses.failed(address)
+
+    def check_keys(self) -> None:
+        """To be called every :data:`ROUNDS` seconds."""
+        now = self.seconds()
+        for connection in list(self.connections):
+            connection.check_keys(now)
