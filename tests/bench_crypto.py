@@ -73,6 +73,17 @@ class Sims:
         came = Incoming(self._one.id, self._other.id, out.phase, out.ciphers, out.data)
         self._b, _ = accept_session(self._other, self._prekeys, self._specs, came, now=self._now, entropy=self.entropy)
         self.started = time.process_time() - begin
+        self._confirm()
+
+    def _confirm(self) -> None:
+        """Phases 2, 3 and 4: what is measured in order is what a conversation is after them."""
+        for end, other, ids in (
+            (self._b, self._a, (self._other.id, self._one.id)),
+            (self._a, self._b, (self._one.id, self._other.id)),
+            (self._b, self._a, (self._other.id, self._one.id)),
+        ):
+            out = end.seal(None, self.entropy)
+            other.open(Incoming(*ids, out.phase, out.ciphers, out.data), self._now)
 
     def there(self) -> None:
         out = self._a.seal(self._content, self.entropy)

@@ -6,12 +6,12 @@ No wrong text is shown, none is shown twice, and no right text is lost once the 
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Iterable
 
-from tests.modern_processes import ModernConsole, ModernTestCase
+from tests.modern_hostile_case import Hostile
+from tests.modern_processes import ModernConsole
 from tests.peers.modern_client import ModernClient
-from tests.peers.modern_hostile import HostileServer, changed, fields_of, flipped
+from tests.peers.modern_hostile import changed, fields_of, flipped
 from tests.peers.modern_primitives import Map
 
 #: Phase (None for client-com) and path of every byte field between two clients.
@@ -22,74 +22,6 @@ PLACES: list[tuple[int | None, str]] = [
     *((phase, f"data/message/{name}") for phase in (1, 2, 3) for name in ("header", "body")),
     *((None, f"data/{name}") for name in ("header", "body")),
 ]
-
-
-class Hostile(ModernTestCase):
-    """A console behind a hostile server, on plain TCP; every test has peers of its own."""
-
-    #: Seconds in which something would have happened, if it were to.
-    quiet = 0.3
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.server: HostileServer = self.hostile_server()
-        self.texts: dict[str, list[tuple[str, bytes | None]]] = {}
-
-    def join(self, *names: str) -> tuple[ModernConsole, list[ModernClient]]:
-        """A console, and independent clients."""
-        return self.console(self.server.link(), "console"), [self.client(self.server.link(), name) for name in names]
-
-    def settle(self) -> None:
-        """Wait until nothing has come and nothing has waited for a while."""
-        since, count = time.monotonic(), -1
-        while time.monotonic() - since < self.quiet:
-            with self.server.lock:
-                busy = any(account.mailbox for account in self.server.accounts.values() if account.wire)
-                if busy or len(self.server.inners) != count:
-                    since, count = time.monotonic(), len(self.server.inners)
-            time.sleep(0.01)
-
-    def from_console(self, console: ModernConsole, peer: ModernClient, text: str) -> None:
-        """A text, without waiting for anything."""
-        console.do("send", to=peer.id, text=text, ref=f"{peer.name} {text}")
-        self.texts.setdefault(peer.id, []).append((text, None))
-
-    def from_peer(self, console: ModernConsole, peer: ModernClient, text: str) -> None:
-        """A text the other way, without waiting for anything."""
-        self.texts.setdefault(peer.id, []).append((text, peer.send(console.id, text)))
-
-    def nothing_lost(self, console: ModernConsole, peer: ModernClient, delivered: bool = True) -> None:
-        """Everything that was sent between these two is shown once, and nothing else."""
-        for text, sent in self.texts[peer.id]:
-            if sent is None:
-                self.wait_for(functools.partial(self.is_shown, text, console, peer), f"{text} at {peer.name}")
-            else:
-                self.wait_for(functools.partial(self.is_told, text, console, peer), f"{text} at the console")
-        if delivered:
-            for text, sent in self.texts[peer.id]:
-                if sent is None:
-                    console.take("state", state="delivered", ref=f"{peer.name} {text}")
-                else:
-                    peer.wait_delivered(console.id, sent)
-        outward = [text for text, sent in self.texts[peer.id] if sent is None]
-        inward = [text for text, sent in self.texts[peer.id] if sent is not None]
-        self.assertEqual(sorted(peer.texts(console.id)), sorted(outward))
-        self.assertEqual(sorted(console.messages(peer.id)), sorted(inward))
-
-    @staticmethod
-    def is_shown(text: str, console: ModernConsole, peer: ModernClient) -> bool:
-        return text in peer.texts(console.id)
-
-    @staticmethod
-    def is_told(text: str, console: ModernConsole, peer: ModernClient) -> bool:
-        return text in console.messages(peer.id)
-
-    def exchange(self, console: ModernConsole, peer: ModernClient, console_opens: bool, round_: str = "") -> None:
-        """Three texts, the opener's first, waiting for what is under way after each."""
-        for number, from_console in enumerate((console_opens, not console_opens, console_opens)):
-            say = self.from_console if from_console else self.from_peer
-            say(console, peer, f"{round_}text {number}")
-            self.settle()
 
 
 class TamperTests(Hostile):
@@ -293,31 +225,57 @@ class OrderTests(Hostile):
 class SeveralTests(Hostile):
     """More than one text of the same person is spoilt before the relay is honest again."""
 
-    def spoil(self, from_console: bool) -> None:
-        console, (bob,) = self.join("bob")
-        self.exchange(console, bob, True)
-        say, src = (self.from_console, console.id) if from_console else (self.from_peer, bob.id)
-
+    def spoil(self, src: str, count: int) -> None:
+        """From now on spoil so many client-com of somebody."""
         spoilt: list[Map] = []
 
         def meddle(inner: Map) -> list[Map]:
-            if inner["src"] != src or inner["type"] != "client-com" or len(spoilt) == 3:
+            if inner["src"] != src or inner["type"] != "client-com" or len(spoilt) == count:
                 return [inner]
             spoilt.append(inner)
             return [changed(inner, "data/body", flipped)]
 
         self.server.meddle = meddle
+
+    def test_from_console(self) -> None:
+        """Three texts of the console: each is sent again."""
+        console, (bob,) = self.join("bob")
+        self.exchange(console, bob, True)
+        self.spoil(console.id, 3)
         for index in range(3):
-            say(console, bob, f"spoilt {index}")
+            self.from_console(console, bob, f"spoilt {index}")
         self.settle()
         self.server.honest()
         self.exchange(console, bob, False, "honest ")
         self.nothing_lost(console, bob)
 
-    def test_from_console(self) -> None:
-        """Three texts of the console."""
-        self.spoil(True)
+    def test_from_console_again(self) -> None:
+        """A text of the console, and then the same when it is sent again: it is sent once more."""
+        console, (bob,) = self.join("bob")
+        self.exchange(console, bob, True)
+        self.spoil(console.id, 2)
+        self.from_console(console, bob, "spoilt")
+        self.settle()
+        self.server.honest()
+        self.exchange(console, bob, False, "honest ")
+        self.nothing_lost(console, bob)
 
     def test_to_console(self) -> None:
-        """Three texts to the console."""
-        self.spoil(False)
+        """Three texts to the console: it asks for the first at once, and for no other within the hour; all are told."""
+        console, (bob,) = self.join("bob")
+        self.exchange(console, bob, True)
+        self.spoil(bob.id, 3)
+        for index in range(3):
+            bob.send(console.id, f"spoilt {index}")
+        self.settle()
+        self.server.honest()
+        self.exchange(console, bob, False, "honest ")
+        console.take("message", text="spoilt 0")
+        self.nothing_lost_but(console, bob, "spoilt 0")
+        self.assertEqual(len(console.all("unreadable")), 3)
+        self.assertEqual(len(bob.all("told-unreadable")), 1)
+
+    def nothing_lost_but(self, console: ModernConsole, peer: ModernClient, text: str) -> None:
+        """As `nothing_lost`, with one more text."""
+        self.texts[peer.id].append((text, next(told["id"] for told in peer.all("receipt"))))
+        self.nothing_lost(console, peer, delivered=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.modern_processes import TEXTS, ModernTestCase
 from tests.peers.modern_client import ModernClient
+from tests.peers.modern_connect import to_frame
 from tests.peers.modern_hostile import Between, change_frame, flipped
 from tests.peers.modern_identity import Link
 from tests.peers.modern_primitives import AES, CHACHA, DEFAULT_SPECS, Map, RefusedError
@@ -225,8 +226,6 @@ class RealServerTests(ModernTestCase):
     @staticmethod
     def sealed(client: ModernClient, inner: Map) -> bytes:
         """A frame, sealed without a look at what is in it."""
-        from tests.peers.modern_connect import to_frame
-
         hop = client.wire.hop
         if hop is None:
             raise AssertionError("not connected")
@@ -284,4 +283,14 @@ class RealServerTests(ModernTestCase):
             with self.assertRaises((RefusedError, EOFError, TimeoutError, OSError)):
                 client.connect()
             client.wire.close()
+        self.server.check_log()
+
+    def test_between_tls(self) -> None:
+        """Somebody on the way who ends TLS on both sides and changes nothing is noticed by its binding."""
+        known = self.server.link(True)
+        between = Between(known.addresses[0][1], lambda way, count, frame: [frame], tls=True)
+        self.addCleanup(between.stop)
+        link = Link(True, (("127.0.0.1", between.port),), known.server_id, known.invite)
+        self.refused("not-authenticated", ModernClient(link, "ann"))
+        self.client(known, "ann")
         self.server.check_log()

@@ -298,3 +298,12 @@ class TalkTests(TestCase):
             with self.assertRaises((RefusedError, EOFError, TimeoutError, OSError)):
                 client.connect()
             client.wire.close()
+
+    def test_between_tls(self) -> None:
+        """Somebody on the way who ends TLS on both sides is noticed by the binding."""
+        server = self.serve(True)
+        between = Between(server.port, lambda way, count, frame: [frame], tls=True)
+        self.addCleanup(between.stop)
+        with self.assertRaises(RefusedError) as caught:
+            ModernClient(server.link(between.port), "eve").connect()
+        self.assertEqual(caught.exception.code, "not-authenticated")

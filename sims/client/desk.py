@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from sims.client import events
-from sims.client.events import Contact, Delivery
+from sims.client.events import EXPIRED, Contact, Delivery
+from sims.client.inbox import Inbox
 from sims.client.ledger import Ledger
 from sims.client.lookups import Key, Lookups
 from sims.client.outbox import Outbox
@@ -27,12 +28,21 @@ class Desk:
     """
 
     def __init__(
-        self, own_id: str, *, ledger: Ledger, people: People, outbox: Outbox, talks: Talks, lookups: Lookups
+        self,
+        own_id: str,
+        *,
+        ledger: Ledger,
+        people: People,
+        outbox: Outbox,
+        inbox: Inbox,
+        talks: Talks,
+        lookups: Lookups,
     ) -> None:
         self.id = own_id
         self.ledger = ledger
         self.people = people
         self.outbox = outbox
+        self.inbox = inbox
         self.talks = talks
         self.lookups = lookups
         self.events: deque[events.Event] = deque()
@@ -42,8 +52,12 @@ class Desk:
     def __repr__(self) -> str:
         return f"<desk of {self.id}>"
 
+    # --- letters ------------------------------------------------------------------------------------------------------
+
     def forward(self, letter: Letter) -> None:
         """Seal a text, or find out what is missing for that."""
+        if letter.state is not Delivery.QUEUED or letter.inner is not None:
+            return
         if not letter.to:
             held = self.people.named(letter.name)
             if held is None:
@@ -51,39 +65,70 @@ class Desk:
                 return
             letter.to = held.id
             self.outbox.note(letter)
-        if self.talks.needs_bundle(letter.to):
+        known = self.people.get(letter.to)
+        if letter.to == self.id or (known is not None and known.changed_to):
+            self.fail(letter, Code.POLICY)
+        elif self.talks.needs_bundle(letter.to):
             self.lookups.want(Key("id", letter.to))
-            return
-        for waiting in self.outbox.unsealed(letter.to):
+        else:
+            self.seal(letter.to)
+
+    def seal(self, person: str) -> None:
+        """Seal all that waits for somebody with whom there is a session, in order."""
+        for waiting in self.outbox.unsealed(person):
             try:
                 self.talks.say(waiting)
             except SimsError as error:
                 self.fail(waiting, error.code)
 
-    def state(self, letter: Letter, *, code: Code | None = None, text: str | None = None) -> None:
-        if letter.id:
-            contact = self.people.contact(letter.to) if letter.to else Contact("", letter.name)
-            ref = self.refs.get(letter.number)
-            if letter.state in (Delivery.FAILED, Delivery.READ):
-                self.refs.pop(letter.number, None)
-            state = events.State(id=letter.id.hex(), to=contact, state=letter.state, text=text, code=code, ref=ref)
-            self.events.append(state)
+    def state(self, letter: Letter, *, text: str | None = None) -> None:
+        """Tell how far a text has come."""
+        if not letter.id:
+            return
+        code: str | None = letter.code or None
+        self.events.append(
+            events.State(
+                id=letter.id.hex(),
+                to=self.people.contact(letter.to) if letter.to else Contact("", letter.name),
+                state=letter.state,
+                text=text,
+                code=code if code is None or code == EXPIRED else Code(code),
+                ref=self.refs.get(letter.number),
+            )
+        )
 
-    def fail(self, letter: Letter, code: Code) -> None:
-        """A letter will not be delivered."""
-        letter.state = Delivery.FAILED
-        self.state(letter, code=code)
-        self.outbox.drop(letter)
-
-    def reached(self, letter: Letter, state: Delivery) -> None:
-        """A letter has come further; the recipient says so, or the server."""
-        if not letter.state.reaches(state):
-            letter.state = state
-            letter.inner = None
-            if state in (Delivery.DELIVERED, Delivery.READ):
-                letter.content = None
-            self.state(letter)
+    def fail(self, letter: Letter, code: str) -> None:
+        """A letter will not be delivered. It is kept until that was told."""
+        sealed = letter.content is not None
+        letter.state, letter.code = Delivery.FAILED, str(code)
+        letter.text = letter.content = letter.inner = None
+        if not letter.id:
+            self.drop(letter)
+        else:
             self.outbox.note(letter)
+            self.state(letter)
+        if sealed:
+            # It has a place in the stream, which nothing will take: all that followed would count as behind a gap.
+            self.talks.renew(letter.to)
+
+    def drop(self, letter: Letter, *, urgent: bool = True) -> None:
+        """Nobody will ask for a letter any more."""
+        self.refs.pop(letter.number, None)
+        self.outbox.drop(letter, urgent=urgent)
+
+    def reached(self, letter: Letter, state: Delivery, now: int) -> None:
+        """A letter has come further; the recipient says so, or the server."""
+        if letter.state is Delivery.FAILED or letter.state.reaches(state):
+            return
+        letter.state = state
+        letter.inner = None
+        letter.accepted = letter.accepted or now
+        if state in (Delivery.DELIVERED, Delivery.READ):
+            letter.content = None
+        self.outbox.note(letter)
+        self.state(letter)
+
+    # --- conversations ------------------------------------------------------------------------------------------------
 
     def connected(self, person: str, *, confirmed: bool, refs: Sequence[Ref] = (None,)) -> None:
         """Tell that there is a conversation, to each who asked for it."""
@@ -107,7 +152,13 @@ class Desk:
         )
 
     def tell_changes(self) -> None:
-        """The server, or a link, gives other ids for names that are held."""
+        """The server, or a link, gives other ids for names that are held: what waits for them goes nowhere."""
         for held in self.people.take_changes():
             contact = Contact(held.id, held.name)
             self.events.append(events.IdentityChanged(peer=contact, old=held.id, new=held.changed_to))
+            for letter in self.outbox.unsealed(held.id):
+                self.fail(letter, Code.POLICY)
+
+    def problem(self, code: Code, text: str, ref: Ref = None) -> None:
+        """Tell that something was refused or did not work."""
+        self.events.append(events.Problem(code=code, text=text, ref=ref))

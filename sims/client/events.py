@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from sims.errors import Code
+
+
+#: Why a text has failed of which nobody has said in 30 days that it arrived. It is never on the wire, so it is no Code.
+EXPIRED: Final = "expired"
 
 
 class Delivery(StrEnum):
@@ -86,7 +91,7 @@ class State(Event, frozen=True, kw_only=True):
     to: Contact
     state: Delivery
     text: str | None = None
-    code: Code | None = None
+    code: Code | Literal["expired"] | None = None
 
 
 class Disconnected(Event, frozen=True, kw_only=True):

@@ -2,72 +2,140 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from hashlib import sha256
 
-from sims.client.store import Change, Letter, Person, Store
+from sims.client.store import Arrived, Change, Letter, Person, Store
 from sims.crypto.conversation import Conversation
+
+#: Of each sender so much is remembered as seen: mids and the ids of texts; of all that could not be read as much again.
+MOST_SEEN = 20_000
+#: After so many of one sender it is looked whether they are too many.
+_CROWD = 1000
+#: Under this name stands what could not be read, whoever sent it: strangers, too, find only so much room.
+_UNREAD = ""
 
 
 class Ledger:
-    """Notes changes, and commits them together. States are turned into bytes once, however often they changed."""
+    """Notes changes, and commits them together. States are turned into bytes once, however often they changed.
+
+    :ivar urgent: whether something has to be committed before anything leaves; what is not can wait for company.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.urgent = False
         self._values: dict[str, Callable[[], bytes | None]] = {}
         self._people: dict[str, Person | None] = {}
-        self._conversations: dict[str, Conversation] = {}
+        self._conversations: dict[str, Conversation | None] = {}
         self._letters: dict[int, Letter | None] = {}
+        self._arrived: dict[int, Arrived | None] = {}
         self._seen: dict[tuple[str, bytes], int] = {}
+        self._unseen = 0
+        self._crowds: Counter[str] = Counter()
+        self._crowded: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return "<ledger>"
 
     def value(self, name: str, value: bytes | None) -> None:
         """A value is this now, or is no more."""
-        self._values[name] = lambda: value
+        self.state(name, lambda: value)
 
-    def state(self, name: str, dump: Callable[[], bytes]) -> None:
+    def state(self, name: str, dump: Callable[[], bytes | None]) -> None:
         """A value has changed, and ``dump`` will say to what."""
         self._values[name] = dump
+        self.urgent = True
 
     def person(self, person: Person) -> None:
         """A person has changed."""
         self._people[person.id] = person
+        self.urgent = True
+
+    def no_person(self, person_id: str) -> None:
+        """A person is forgotten, and the conversation with them."""
+        self._people[person_id] = None
+        self._conversations[person_id] = None
+        self.urgent = True
 
     def conversation(self, conversation: Conversation) -> None:
         """A conversation has changed."""
         self._conversations[conversation.peer_id] = conversation
+        self.urgent = True
 
     def letter(self, letter: Letter) -> None:
         """A letter has changed."""
         self._letters[letter.number] = letter
+        self.urgent = True
 
-    def no_letter(self, number: int) -> None:
+    def no_letter(self, number: int, *, urgent: bool = True) -> None:
         """A letter is no more."""
         self._letters[number] = None
+        self.urgent = self.urgent or urgent
+
+    def arrived(self, row: Arrived, *, gone: bool = False, urgent: bool = True) -> None:
+        """A text that came has changed, or nothing is left to do for it."""
+        self._arrived[row.number] = None if gone else row
+        self.urgent = self.urgent or urgent
+
+    # --- what was seen ------------------------------------------------------------------------------------------------
 
     def seen(self, sender: str, number: bytes, now: int) -> None:
-        """A message or a text was seen."""
-        self._seen[sender, number] = now
+        """A message was opened, or a text came."""
+        self._see((sender, number), now)
+
+    def unread(self, sender: str, mid: bytes, now: int) -> None:
+        """A message could not be opened."""
+        self._see((_UNREAD, _unread(sender, mid)), now)
+
+    def _see(self, key: tuple[str, bytes], now: int) -> None:
+        self._seen[key] = now
+        self._crowds[key[0]] += 1
+        if self._crowds[key[0]] >= _CROWD:
+            del self._crowds[key[0]]
+            self._crowded[key[0]] = MOST_SEEN
+        self.urgent = True
 
     def has_seen(self, sender: str, number: bytes) -> bool:
-        """Whether it was."""
-        return (sender, number) in self._seen or self.store.has_seen(sender, number)
+        """Whether a message or a text of somebody was seen, be it that it could not be read.
+
+        :raises LocalError: ``unavailable``: that cannot be found out.
+        """
+        keys = ((sender, number), (_UNREAD, _unread(sender, number)))
+        return any(key in self._seen or self.store.has_seen(*key) for key in keys)
+
+    def forget_seen(self, before: int) -> None:
+        """What was seen before this time can be forgotten."""
+        self._unseen = before
+
+    # --- committing ---------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
         """Make it lasting.
 
-        :raises LocalError: it cannot be; it is noted still.
+        :raises LocalError: it cannot be; it is noted still, and nothing has been changed.
         """
         change = Change(
             values={name: dump() for name, dump in self._values.items()},
             people=dict(self._people),
-            conversations={key: conversation.dump() for key, conversation in self._conversations.items()},
+            conversations={key: None if one is None else one.dump() for key, one in self._conversations.items()},
             letters=dict(self._letters),
+            arrived=dict(self._arrived),
             seen=dict(self._seen),
+            unseen=self._unseen,
+            crowded=dict(self._crowded),
         )
-        if not change:
-            return
-        self.store.commit(change)
-        for noted in (self._values, self._people, self._conversations, self._letters, self._seen):
+        if change:
+            self.store.commit(change)
+        for noted in (
+            *(self._values, self._people, self._conversations, self._letters, self._arrived),
+            *(self._seen, self._crowded),
+        ):
             noted.clear()
+        self._unseen = 0
+        self.urgent = False
+
+
+def _unread(sender: str, mid: bytes) -> bytes:
+    return sha256(sender.encode("ascii") + mid).digest()[:16]

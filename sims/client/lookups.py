@@ -7,10 +7,13 @@ from typing import Literal, NamedTuple
 
 from sims.inner import Fetch, FetchData
 
-#: Seconds: for an answer; between attempts, at first and at most.
+#: Seconds: for an answer; between attempts, at first and at most; at most, where the server says when.
 ANSWER_TIMEOUT = 15.0
 RETRY_FIRST = 2.0
 RETRY_MOST = 60.0
+AFTER_MOST = 600.0
+#: So many questions are out at once: a server lets everybody have so many a second.
+MOST_OUT = 8
 
 
 class Key(NamedTuple):
@@ -43,12 +46,16 @@ class Lookups:
         self._random = random
         self._wanted: dict[Key, _Wanted] = {}
         self._by_mid: dict[bytes, Key] = {}
+        self._quiet = 0.0  # until when nothing is asked: the server has said so
 
     def __repr__(self) -> str:
         return f"<{len(self._wanted)} lookups>"
 
     def __contains__(self, key: Key) -> bool:
         return key in self._wanted
+
+    def __len__(self) -> int:
+        return len(self._wanted)
 
     def want(self, key: Key) -> None:
         """This bundle is needed, as soon as it can be had."""
@@ -63,6 +70,7 @@ class Lookups:
     def lost(self) -> None:
         """The connection is gone, and the answers with it."""
         self._by_mid.clear()
+        self._quiet = 0.0
         for wanted in self._wanted.values():
             wanted.mid = None
             wanted.when = self._clock()
@@ -74,28 +82,39 @@ class Lookups:
         return None if mid is None else self._by_mid.get(mid)
 
     def later(self, key: Key, after: float | None = None) -> None:
-        """The answer was no use: ask again, in so many seconds or after a growing while."""
+        """The answer was no use: ask again, after a growing while, or when the server says."""
         wanted = self._wanted.get(key)
         if wanted is None:
             return
-        if wanted.mid is not None:
-            self._by_mid.pop(wanted.mid, None)
-            wanted.mid = None
-        wanted.attempts += 1
-        delay = min(RETRY_MOST, RETRY_FIRST * 2 ** (wanted.attempts - 1)) if after is None else after
-        wanted.when = self._clock() + delay
+        self._take_back(wanted)
+        if after is None:
+            wanted.attempts += 1
+            wanted.when = self._clock() + min(RETRY_MOST, RETRY_FIRST * 2 ** min(wanted.attempts - 1, 10))
+        else:
+            wanted.when = self._quiet = self._clock() + min(max(after, 0.1), AFTER_MOST)
 
     def tick(self) -> float | None:
         """Ask what is due; gives when to look again."""
         now = self._clock()
+        if self._quiet > now:
+            return self._quiet if self._wanted else None
         for key, wanted in list(self._wanted.items()):
             if wanted.when > now:
                 continue
             if wanted.mid is not None:
-                self._by_mid.pop(wanted.mid, None)
+                # No answer at all. Whatever comes for that question now is of no use.
+                self._take_back(wanted)
+            if len(self._by_mid) >= MOST_OUT:
+                continue
             wanted.mid = self._random(16)
             wanted.when = now + ANSWER_TIMEOUT
             self._by_mid[wanted.mid] = key
             data = FetchData(id=key.what) if key.by == "id" else FetchData(name=key.what)
             self._ask(Fetch(mid=wanted.mid, data=data))
-        return min((wanted.when for wanted in self._wanted.values()), default=None)
+        # What is due and found no room is asked when an answer makes some.
+        return min((wanted.when for wanted in self._wanted.values() if wanted.when > now), default=None)
+
+    def _take_back(self, wanted: _Wanted) -> None:
+        if wanted.mid is not None:
+            self._by_mid.pop(wanted.mid, None)
+            wanted.mid = None

@@ -6,11 +6,16 @@ from collections.abc import Iterable
 
 from sims.client.events import Delivery
 from sims.client.ledger import Ledger
+from sims.client.names import folded
 from sims.client.store import Letter
 
-#: Seconds that a text is kept for the case that its recipient cannot read it, and a receipt.
+#: Seconds from when it was accepted that a text is kept for its receipt, and other messages for the case that their
+#: recipient cannot read them.
 TEXT_LIFE = 30 * 86_400
-RECEIPT_LIFE = 86_400
+OTHER_LIFE = 86_400
+#: So many are kept of texts that were delivered, and of other messages that were accepted.
+MOST_DELIVERED = 5000
+MOST_OTHERS = 1000
 
 
 class Outbox:
@@ -19,47 +24,76 @@ class Outbox:
     def __init__(self, letters: Iterable[Letter], ledger: Ledger) -> None:
         self._ledger = ledger
         self._letters = {letter.number: letter for letter in sorted(letters, key=lambda letter: letter.number)}
-        self._by_mid = {letter.mid: letter for letter in self._letters.values() if letter.mid}
-        self._by_id = {letter.id: letter for letter in self._letters.values() if letter.id}
-        self._queued = {number: letter for number, letter in self._letters.items() if letter.state is Delivery.QUEUED}
+        self._by_mid: dict[bytes, Letter] = {}
+        self._by_id: dict[bytes, Letter] = {}
+        self._mids: dict[int, bytes] = {}  # number -> the mid under which it can be found
+        self._queued: dict[int, Letter] = {}
+        self._unsealed: dict[int, Letter] = {}
+        self._texts = 0  # of those that are queued
+        for letter in self._letters.values():
+            self._index(letter)
         self._next = max(self._letters, default=0) + 1
 
     def __repr__(self) -> str:
         return f"<{len(self._letters)} letters, {len(self._queued)} queued>"
+
+    def __len__(self) -> int:
+        return len(self._letters)
 
     def add(self, letter: Letter) -> Letter:
         """Take one in; it gets its number."""
         letter.number = self._next
         self._next += 1
         self._letters[letter.number] = letter
-        self._queued[letter.number] = letter
-        if letter.id:
-            self._by_id[letter.id] = letter
         self.note(letter)
         return letter
 
     def note(self, letter: Letter) -> None:
         """A letter has changed."""
-        if letter.mid:
-            self._by_mid[letter.mid] = letter
-        if letter.state is Delivery.QUEUED:
-            self._queued[letter.number] = letter
-        else:
-            self._queued.pop(letter.number, None)
+        self._index(letter)
         self._ledger.letter(letter)
 
-    def drop(self, letter: Letter) -> None:
+    def drop(self, letter: Letter, *, urgent: bool = True) -> None:
         """A letter is no more."""
-        self._letters.pop(letter.number, None)
-        self._queued.pop(letter.number, None)
-        if self._by_mid.get(letter.mid) is letter:
-            del self._by_mid[letter.mid]
+        self._unindex(letter)
+        if self._letters.pop(letter.number, None) is not None:
+            self._ledger.no_letter(letter.number, urgent=urgent)
+
+    def _index(self, letter: Letter) -> None:
+        self._unindex(letter)
+        if letter.state is Delivery.FAILED:
+            return  # it is here only until that was told
+        number = letter.number
+        if letter.mid:
+            # Only under its newest mid: what is said of an older one says nothing about what is under way now.
+            self._mids[number] = letter.mid
+            self._by_mid[letter.mid] = letter
+        if letter.id:
+            self._by_id[letter.id] = letter
+        if letter.state is Delivery.QUEUED:
+            self._queued[number] = letter
+            self._texts += bool(letter.id)
+            if letter.inner is None:
+                self._unsealed[number] = letter
+
+    def _unindex(self, letter: Letter) -> None:
+        mid = self._mids.pop(letter.number, None)
+        if mid is not None and self._by_mid.get(mid) is letter:
+            del self._by_mid[mid]
         if letter.id and self._by_id.get(letter.id) is letter:
             del self._by_id[letter.id]
-        self._ledger.no_letter(letter.number)
+        self._unsealed.pop(letter.number, None)
+        if self._queued.pop(letter.number, None) is not None:
+            self._texts -= bool(letter.id)
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    def get(self, number: int) -> Letter | None:
+        """The letter of this number."""
+        return self._letters.get(number)
 
     def carried_by(self, mid: bytes) -> Letter | None:
-        """The letter that a message of this mid carries."""
+        """The letter that a message of this mid carries, if no other message carries it now."""
         return self._by_mid.get(mid)
 
     def text(self, number: bytes) -> Letter | None:
@@ -70,24 +104,49 @@ class Outbox:
         """Those that the server has not accepted, in order."""
         return [self._queued[number] for number in sorted(self._queued)]
 
+    def waiting(self) -> list[Letter]:
+        """Those of them that are not sealed yet, in order."""
+        return [self._unsealed[number] for number in sorted(self._unsealed)]
+
     def unsealed(self, person: str) -> list[Letter]:
-        """Texts to somebody that are not sealed yet, in order."""
-        return [letter for letter in self.queued() if letter.to == person and letter.inner is None]
+        """Those of them that are for this id."""
+        return [letter for letter in self.waiting() if letter.to == person]
 
     def nameless(self, name: str) -> list[Letter]:
-        """Texts to a name whose id is not known yet."""
-        folded = name.casefold()
-        return [letter for letter in self.queued() if not letter.to and letter.name.casefold() == folded]
+        """Those of them that are for this name, whose id is not known yet."""
+        wanted = folded(name)
+        return [letter for letter in self.waiting() if not letter.to and folded(letter.name) == wanted]
+
+    def failed(self) -> list[Letter]:
+        """Those of which it is still to be told that they have failed."""
+        return [letter for letter in self._letters.values() if letter.state is Delivery.FAILED]
 
     @property
     def texts_queued(self) -> int:
         """How many texts the server has not accepted."""
-        return sum(1 for letter in self._queued.values() if letter.id)
+        return self._texts
+
+    @property
+    def others_queued(self) -> int:
+        """How many other messages it has not accepted."""
+        return len(self._queued) - self._texts
 
     def expired(self, now: int) -> list[Letter]:
         """Those whose time is over: texts that were never delivered among them."""
-        return [
-            letter
-            for letter in self._letters.values()
-            if now - letter.time >= (TEXT_LIFE if letter.id or letter.state is Delivery.QUEUED else RECEIPT_LIFE)
-        ]
+        found = []
+        delivered, others = MOST_DELIVERED, MOST_OTHERS
+        for letter in reversed(self._letters.values()):
+            if letter.state is Delivery.FAILED:
+                continue
+            old = now - (letter.accepted or letter.time)
+            if letter.state is Delivery.QUEUED:
+                over = not letter.id and old >= TEXT_LIFE
+            elif not letter.id:
+                others -= 1
+                over = others < 0 or old >= OTHER_LIFE
+            else:
+                delivered -= letter.state is not Delivery.ACCEPTED
+                over = delivered < 0 or old >= TEXT_LIFE
+            if over:
+                found.append(letter)
+        return found[::-1]

@@ -6,9 +6,14 @@ from collections.abc import Iterable
 
 from sims.client.events import Contact
 from sims.client.ledger import Ledger
+from sims.client.names import can_be_asked, folded
 from sims.client.store import Person
 from sims.crypto.identity import PersonLink, PublicIdentity, is_id, parse_person_link
-from sims.errors import Code, LocalError
+from sims.errors import Code, LocalError, PeerError
+
+#: Strangers are forgotten when nothing was heard of them for so long (seconds), and beyond so many.
+STRANGER_LIFE = 30 * 86_400
+MOST_STRANGERS = 500
 
 
 class People:
@@ -17,19 +22,26 @@ class People:
     def __init__(self, known: Iterable[Person], ledger: Ledger) -> None:
         self._ledger = ledger
         self._by_id = {person.id: person for person in known}
+        self._by_name = {folded(person.name): person for person in self._by_id.values() if person.name}
         self._changes: list[Person] = []
-        self._by_name = {person.name.casefold(): person for person in self._by_id.values() if person.name}
 
     def __repr__(self) -> str:
         return f"<{len(self._by_id)} people>"
+
+    def __len__(self) -> int:
+        return len(self._by_id)
 
     def get(self, person_id: str) -> Person | None:
         """Who has this id, if we know them."""
         return self._by_id.get(person_id)
 
+    def all(self) -> list[Person]:
+        """Everybody."""
+        return list(self._by_id.values())
+
     def named(self, name: str) -> Person | None:
         """Who holds this name."""
-        return self._by_name.get(name.casefold())
+        return self._by_name.get(folded(name))
 
     def meet(self, person_id: str) -> Person:
         """Who has this id; from now on we know them."""
@@ -44,23 +56,45 @@ class People:
         person = self._by_id.get(person_id)
         return Contact(person_id, person.name if person is not None else "")
 
+    def want(self, person_id: str) -> Person:
+        """The user means this id: no stranger any more."""
+        person = self.meet(person_id)
+        if not person.ours:
+            person.ours = True
+            self._ledger.person(person)
+        return person
+
+    def heard(self, person_id: str, now: int) -> None:
+        """Something of somebody was read; to the day, so that it seldom has to be stored."""
+        person = self.meet(person_id)
+        if now - person.heard >= 86_400:
+            person.heard = now
+            self._ledger.person(person)
+
     def recipient(self, to: str, server: str) -> tuple[str, str]:
         """Whom a command means: (id, name), of which one may be empty.
 
         :param to: an id, a name, or a link to a person. A link confirms the id that it holds.
         :param server: the id of the server that we are at.
-        :raises LocalError: ``malformed``; ``policy``, for a link to somebody at another server, or one that gives
-            another id for a name that is held.
+        :raises LocalError: ``malformed``; ``unknown-recipient``, for what can be no name; ``policy``, for a link to
+            somebody at another server, or one that gives another id for a name that is held.
         """
         to = to.strip()
         if not to:
             raise LocalError(Code.MALFORMED, "an empty recipient")
         if "://" in to:
-            return self._linked(parse_person_link(to), server), ""
+            try:
+                return self._linked(parse_person_link(to), server), ""
+            except PeerError as error:
+                raise LocalError(error.code, error.text) from None
         if is_id(to):
             return to, ""
         person = self.named(to)
-        return (person.id, person.name) if person is not None else ("", to)
+        if person is not None:
+            return person.id, person.name
+        if not can_be_asked(to):
+            raise LocalError(Code.UNKNOWN_RECIPIENT, "nobody has such a name")
+        return "", to
 
     def _linked(self, link: PersonLink, server: str) -> str:
         if link.server != server:
@@ -70,11 +104,10 @@ class People:
             self._changed(held, link.id)
             text = "the link gives another identity for a name that is held: accept-identity takes it, if it is right"
             raise LocalError(Code.POLICY, text)
-        person = self.meet(link.id)
+        person = self.want(link.id)
         if not person.name:
             self.name(person, link.name)
-        person.verified = True
-        self._ledger.person(person)
+        self.trust(person)
         return person.id
 
     def learn(self, identity: PublicIdentity) -> Person:
@@ -86,13 +119,13 @@ class People:
         return person
 
     def name(self, person: Person, name: str) -> None:
-        """The server gives this name for an id. Where somebody else holds it, the user decides: :meth:`accept`."""
+        """This is the name of an id, says the server or a link. Where somebody else holds it, the user decides."""
         held = self.named(name)
         if held is not None and held is not person:
             self._changed(held, person.id)
         elif not person.name:  # a held name stays, whatever the server says later
             person.name = name
-            self._by_name[name.casefold()] = person
+            self._by_name[folded(name)] = person
             self._ledger.person(person)
 
     def take_changes(self) -> list[Person]:
@@ -107,24 +140,39 @@ class People:
             self._ledger.person(held)
 
     def accept(self, held: Person) -> Person:
-        """The user accepts the other id for a name: it is unverified, and has the name from now on.
+        """The user accepts the other id for a name: it has the name from now on, and is not verified by that.
 
         :raises LocalError: ``policy``, when there is nothing to accept.
         """
         if not held.changed_to:
             raise LocalError(Code.POLICY, "no other identity was given for this name")
-        person = self.meet(held.changed_to)
+        person = self.want(held.changed_to)
         name, held.name, held.changed_to = held.name, "", ""
         held.verified = False
-        if person.name:
-            self._by_name.pop(person.name.casefold(), None)
+        if person.name and self._by_name.get(folded(person.name)) is person:
+            del self._by_name[folded(person.name)]
         person.name = name
-        self._by_name[name.casefold()] = person
+        self._by_name[folded(name)] = person
         self._ledger.person(held)
         self._ledger.person(person)
         return person
 
     def trust(self, person: Person) -> None:
-        """The user has compared the safety number."""
-        person.verified = True
-        self._ledger.person(person)
+        """The user has compared the safety number, or has a link."""
+        if not (person.verified and person.ours):
+            person.verified = person.ours = True
+            self._ledger.person(person)
+
+    def strangers(self, now: int) -> list[Person]:
+        """Those whom nobody asked for, and whose time is over, or who are too many."""
+        found = sorted((one for one in self._by_id.values() if not one.ours), key=lambda one: max(one.heard, one.asked))
+        many = max(0, len(found) - MOST_STRANGERS)
+        old = (one for one in found[many:] if now - max(one.heard, one.asked) >= STRANGER_LIFE)
+        return [*found[:many], *old]
+
+    def forget(self, person: Person) -> None:
+        """A stranger is known no more."""
+        self._by_id.pop(person.id, None)
+        if person.name and self._by_name.get(folded(person.name)) is person:
+            del self._by_name[folded(person.name)]
+        self._ledger.no_person(person.id)

@@ -30,7 +30,9 @@ class Letter(Struct, kw_only=True):
     :ivar mid: of the message that carries it, 16 random bytes.
     :ivar inner: that message; None once the server has accepted it.
     :ivar session: the th1 of the session that it was sealed on.
-    :ivar time: when it was asked for, Unix seconds.
+    :ivar again: whether its recipient could not read it, and it was sealed once more.
+    :ivar time: when it was asked for, Unix seconds; ``accepted`` when the server had it.
+    :ivar code: why it failed; kept until that was told.
     """
 
     number: int
@@ -45,9 +47,36 @@ class Letter(Struct, kw_only=True):
     state: Delivery = Delivery.QUEUED
     again: bool = False
     time: int = 0
+    accepted: int = 0
+    code: str = ""
 
     def __repr__(self) -> str:
         return f"<letter {self.number} {self.state}>"
+
+
+class Arrived(Struct, kw_only=True):
+    """A text that came, until it was shown and its sender told that it has come.
+
+    :ivar number: in which order they came.
+    :ivar id: the text's, 16 bytes; ``session`` the th1 of the session that brought it.
+    :ivar text: None once it was shown.
+    :ivar order: how it stands to those before it, as in :class:`~sims.client.events.Message`.
+    :ivar owed: whether a receipt is to be sent.
+    :ivar time: when it came, Unix seconds.
+    """
+
+    number: int
+    sender: str
+    id: bytes
+    session: bytes
+    text: str | None = None
+    confirmed: bool = False
+    order: str | None = None
+    owed: bool = True
+    time: int = 0
+
+    def __repr__(self) -> str:
+        return f"<arrived {self.number} of {self.sender}>"
 
 
 class Person(Struct, kw_only=True):
@@ -58,6 +87,9 @@ class Person(Struct, kw_only=True):
     :ivar sign: their public keys, 32 bytes each, once they are known; ``dh`` likewise.
     :ivar changed_to: another id that the server now gives for the name; nothing is sent until the user accepts it.
     :ivar asked: when they were last asked for what could not be read, Unix seconds.
+    :ivar asks: the mids of what could not be read, and is to be asked for.
+    :ivar ours: whether we wanted to know them: a stranger otherwise, who is forgotten after a while.
+    :ivar heard: when something of them was last read, Unix seconds.
     """
 
     id: str
@@ -67,6 +99,9 @@ class Person(Struct, kw_only=True):
     dh: bytes = b""
     changed_to: str = ""
     asked: int = 0
+    asks: tuple[bytes, ...] = ()
+    ours: bool = False
+    heard: int = 0
 
     def __repr__(self) -> str:
         return f"<person {self.id}>"
@@ -78,16 +113,22 @@ class Change(Struct, kw_only=True):
     :ivar values: identity, prekeys, epoch and the like, by name.
     :ivar conversations: their dumps, by id.
     :ivar seen: (id of the sender, mid of a message or id of a text) that need not be looked at again, with the time.
+    :ivar unseen: what was seen before this time is to be forgotten.
+    :ivar crowded: of what was seen of these senders, only so many of the newest are to be kept.
     """
 
     values: dict[str, bytes | None] = {}
     people: dict[str, Person | None] = {}
     conversations: dict[str, bytes | None] = {}
     letters: dict[int, Letter | None] = {}
+    arrived: dict[int, Arrived | None] = {}
     seen: dict[tuple[str, bytes], int] = {}
+    unseen: int = 0
+    crowded: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.values or self.people or self.conversations or self.letters or self.seen)
+        kept = self.values or self.people or self.conversations or self.letters or self.arrived
+        return bool(kept or self.seen or self.unseen or self.crowded)
 
     def __repr__(self) -> str:
         return "<change>"
@@ -100,6 +141,7 @@ class Saved(Struct, kw_only=True):
     people: dict[str, Person]
     conversations: dict[str, bytes]
     letters: dict[int, Letter]
+    arrived: dict[int, Arrived]
 
     def __repr__(self) -> str:
         return "<saved>"
@@ -131,17 +173,21 @@ class MemoryStore:
     """A store that lives as long as the process."""
 
     def __init__(self) -> None:
-        self._saved = Saved(values={}, people={}, conversations={}, letters={})
+        self._saved = Saved(values={}, people={}, conversations={}, letters={}, arrived={})
         self._seen: dict[tuple[str, bytes], int] = {}
+
+    def __repr__(self) -> str:
+        return "<memory store>"
 
     def load(self) -> Saved:
         """As :meth:`Store.load`."""
         saved = self._saved
         return Saved(
             values=dict(saved.values),
-            people={key: _copy(person) for key, person in saved.people.items()},
+            people=_copies(saved.people),
             conversations=dict(saved.conversations),
-            letters={key: _copy(letter) for key, letter in saved.letters.items()},
+            letters=_copies(saved.letters),
+            arrived=_copies(saved.arrived),
         )
 
     def has_seen(self, sender: str, number: bytes) -> bool:
@@ -152,13 +198,25 @@ class MemoryStore:
         """As :meth:`Store.commit`."""
         saved = self._saved
         _apply(saved.values, change.values)
-        _apply(saved.people, {key: None if one is None else _copy(one) for key, one in change.people.items()})
+        _apply(saved.people, _copies(change.people))
         _apply(saved.conversations, change.conversations)
-        _apply(saved.letters, {key: None if one is None else _copy(one) for key, one in change.letters.items()})
+        _apply(saved.letters, _copies(change.letters))
+        _apply(saved.arrived, _copies(change.arrived))
         self._seen.update(change.seen)
+        if change.unseen:
+            self._seen = {key: time for key, time in self._seen.items() if time >= change.unseen}
+        for sender, most in change.crowded.items():
+            theirs = [key for key in self._seen if key[0] == sender]
+            for key in sorted(theirs, key=self._seen.__getitem__)[: max(0, len(theirs) - most)]:
+                del self._seen[key]
 
     def close(self) -> None:
         """As :meth:`Store.close`."""
+
+
+def _copies(rows: Mapping[K, V]) -> dict[K, V]:
+    """The rows and, where they are there, copies of what stands in them: whoever changes one changes no other."""
+    return {key: _copy(row) for key, row in rows.items()}
 
 
 def _apply(kept: dict[K, V], change: Mapping[K, V | None]) -> None:

@@ -8,30 +8,40 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import sqlcipher3  # type: ignore[import-untyped]
+from msgspec import Struct
 
-from sims.client.store import Change, Letter, Person, Saved
+from sims.client.store import Arrived, Change, Letter, Person, Saved
 from sims.errors import Code, LocalError
+
+K = TypeVar("K")
 
 KEY_SIZE = 32
 _SCHEMA = 1
 _TABLES = """
-create table facts (name text primary key, value blob not null) without rowid;
-create table people (id text primary key, person blob not null) without rowid;
-create table conversations (id text primary key, state blob not null) without rowid;
-create table letters (number integer primary key, letter blob not null);
-create table seen (sender text not null, number blob not null, time integer not null,
+create table if not exists facts (name text primary key, value blob not null) without rowid;
+create table if not exists people (id text primary key, person blob not null) without rowid;
+create table if not exists conversations (id text primary key, state blob not null) without rowid;
+create table if not exists letters (number integer primary key, letter blob not null);
+create table if not exists arrived (number integer primary key, row blob not null);
+create table if not exists seen (sender text not null, number blob not null, time integer not null,
                    primary key (sender, number)) without rowid;
+"""
+# Of one sender, all but so many of the newest.
+_CROWDED = """
+delete from seen where sender = ? and number in
+    (select number from seen where sender = ? order by time desc, number limit -1 offset ?)
 """
 
 _encoder = msgspec.msgpack.Encoder()
 _person = msgspec.msgpack.Decoder(Person)
 _letter = msgspec.msgpack.Decoder(Letter)
+_arrived = msgspec.msgpack.Decoder(Arrived)
 
 
 class Vault:
@@ -44,16 +54,17 @@ class Vault:
         :raises LocalError: ``unavailable``: it is in use, cannot be read or written, or its key is not the right one.
         """
         self._path = folder / "vault"
-        self._lock = _locked(folder / "vault.lock")
+        self._database: Any = None
+        self._lock: int | None = _locked(folder / "vault.lock")
         try:
             key = _key(folder / "vault.key", new=not self._path.exists())
             with _told(self._path):
                 # Whoever makes the file first says who may read it.
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-                self._database: Any = sqlcipher3.connect(str(self._path), isolation_level=None)
+                self._database = sqlcipher3.connect(str(self._path), isolation_level=None)
                 self._set_up(key)
         except BaseException:
-            os.close(self._lock)
+            self.close()
             raise
 
     def __repr__(self) -> str:
@@ -67,14 +78,14 @@ class Vault:
         run("pragma journal_mode = wal")
         run("pragma synchronous = full")
         run("pragma secure_delete = on")
+        run("pragma temp_store = memory")  # nothing of it is ever on the disk as it is
         found = run("pragma user_version").fetchone()[0]
-        if found == 0:
-            with self._transaction():
-                for statement in _TABLES.split(";"):
-                    run(statement)
-                run(f"pragma user_version = {_SCHEMA}")
-        elif found != _SCHEMA:
+        if found not in (0, _SCHEMA):
             raise LocalError(Code.UNAVAILABLE, f"{self._path} was written by another version of this program ({found})")
+        with self._transaction():
+            for statement in _TABLES.split(";"):
+                run(statement)
+            run(f"pragma user_version = {_SCHEMA}")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -96,6 +107,7 @@ class Vault:
                 people={key: _person.decode(value) for key, value in run("select id, person from people")},
                 conversations=dict(run("select id, state from conversations")),
                 letters={number: _letter.decode(value) for number, value in run("select number, letter from letters")},
+                arrived={number: _arrived.decode(value) for number, value in run("select number, row from arrived")},
             )
 
     def has_seen(self, sender: str, number: bytes) -> bool:
@@ -106,15 +118,18 @@ class Vault:
 
     def commit(self, change: Change) -> None:
         """As :meth:`Store.commit`."""
-        people = {key: None if one is None else _encoder.encode(one) for key, one in change.people.items()}
-        letters = {key: None if one is None else _encoder.encode(one) for key, one in change.letters.items()}
         with _told(self._path), self._transaction():
             self._put("facts", "name", "value", change.values)
-            self._put("people", "id", "person", people)
+            self._put("people", "id", "person", _encoded(change.people))
             self._put("conversations", "id", "state", change.conversations)
-            self._put("letters", "number", "letter", letters)
+            self._put("letters", "number", "letter", _encoded(change.letters))
+            self._put("arrived", "number", "row", _encoded(change.arrived))
             rows = [(sender, number, time) for (sender, number), time in change.seen.items()]
             self._database.executemany("insert or replace into seen values (?, ?, ?)", rows)
+            if change.unseen:
+                self._database.execute("delete from seen where time < ?", (change.unseen,))
+            for sender, most in change.crowded.items():
+                self._database.execute(_CROWDED, (sender, sender, most))
 
     def _put(self, table: str, key: str, value: str, rows: dict[Any, bytes | None]) -> None:
         gone = [(name,) for name, data in rows.items() if data is None]
@@ -128,9 +143,16 @@ class Vault:
             )
 
     def close(self) -> None:
-        """As :meth:`Store.close`."""
-        self._database.close()
-        os.close(self._lock)
+        """As :meth:`Store.close`; again does no harm."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            if self._database is not None:
+                self._database.close()
+            os.close(lock)
+
+
+def _encoded(rows: Mapping[K, Struct | None]) -> dict[K, bytes | None]:
+    return {key: None if row is None else _encoder.encode(row) for key, row in rows.items()}
 
 
 @contextlib.contextmanager
@@ -174,9 +196,18 @@ def _key(path: Path, *, new: bool) -> bytes:
                 file.flush()
                 os.fsync(file.fileno())
             draft.rename(path)
+            _sync(path.parent)  # a vault whose key a power cut takes would be lost
         key = path.read_bytes()
     except OSError as error:
         raise LocalError(Code.UNAVAILABLE, f"cannot use the vault's key {path}: {error.strerror}") from None
     if len(key) != KEY_SIZE:
         raise LocalError(Code.UNAVAILABLE, f"{path} does not hold a key of {KEY_SIZE} bytes")
     return key
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

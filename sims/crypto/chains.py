@@ -7,10 +7,12 @@ from typing import Annotated, NamedTuple, TypeVar
 from msgspec import Meta
 from msgspec.structs import replace
 
-from sims.crypto import primitives
+from sims.crypto import primitives, remembered
 from sims.crypto.notation import lp, u32
 from sims.crypto.payloads import Bytes32
 from sims.crypto.primitives import KEM_CIPHERTEXT_SIZE, KEM_PUBLIC_SIZE, KEM_SEED_SIZE
+from sims.crypto.remembered import R_SIZE as R_SIZE
+from sims.crypto.remembered import Log
 from sims.crypto.stored import Number, Stored
 from sims.errors import malformed
 from sims.specs import ModernSpec
@@ -29,13 +31,11 @@ MAX_UNFINISHED = 250
 
 T = TypeVar("T")
 
-R_SIZE = 12
 _FIRST = 0
 _LATER = 1
 _PLAIN = 1 + 32 + 4 + 4
 _KEM = KEM_PUBLIC_SIZE + KEM_CIPHERTEXT_SIZE
 
-R = Annotated[bytes, Meta(min_length=R_SIZE, max_length=R_SIZE)]
 #: A chain key or a message key: a chain begins with 32 bytes, what follows from them are whole hashes.
 Key = Annotated[bytes, Meta(min_length=32, max_length=48)]
 KemSeed = Annotated[bytes, Meta(min_length=KEM_SEED_SIZE, max_length=KEM_SEED_SIZE)]
@@ -68,8 +68,9 @@ class Receiving(Stored, frozen=True, kw_only=True):
     :ivar kem: the peer's ML-KEM key; its SHA-256, once another chain has begun.
     :ivar first: whether it is the peer's first, whose keys came with a phase.
     :ivar skipped: number → message key, and when it was skipped (Unix seconds).
-    :ivar used: number → r, of the newest that were used. What these no longer tell apart, a number that was used in a
-        chain that is forgotten or more than 2,000 messages ago, is unreadable where it is a duplicate.
+    :ivar used: the numbers that were used last, each with its r (:mod:`.remembered`). What these no longer tell apart,
+        a number that was used in a chain that is forgotten or some 2,000 messages ago, is unreadable where it is a
+        duplicate.
     """
 
     header_key: Bytes32
@@ -79,7 +80,7 @@ class Receiving(Stored, frozen=True, kw_only=True):
     kem: bytes
     first: bool
     skipped: dict[Number, tuple[Key, Number]]
-    used: dict[Number, R]
+    used: Log
 
     def finished(self, n: int, skipped: dict[int, tuple[bytes, int]]) -> Receiving:
         """The same, after another chain has begun: it had ``n`` messages, and these are still missing."""
@@ -123,7 +124,8 @@ def check_stored(state: RatchetState, spec: ModernSpec) -> None:
         and (receiving is not None or (state.own_dh is not None and not state.past))
         and all(len(chain.kem) == KEM_PUBLIC_SIZE and 32 <= len(chain.key) <= 48 for chain in current)
         and all(len(chain.kem) == 32 and not chain.key for chain in state.past)
-        and all(max((*chain.skipped, *chain.used), default=-1) < chain.n for chain in chains)
+        and all(remembered.is_sound(chain.used) for chain in chains)
+        and all(max((*chain.skipped, *remembered.numbers(chain.used)), default=-1) < chain.n for chain in chains)
     ):
         raise malformed("a stored ratchet in no state that there is")
 
@@ -136,11 +138,15 @@ def tidied(chains: list[Receiving], now: int) -> list[Receiving]:
     """
     found = [_without_old(chain, now) for chain in chains]
     over = sum(len(chain.skipped) for chain in found) - MAX_SKIPPED
-    forgotten = sum(len(chain.used) for chain in found) - MAX_REMEMBERED
+    forgotten = sum(remembered.count(chain.used) for chain in found) - MAX_REMEMBERED
     for index, chain in enumerate(found):
-        keys, numbers = min(max(over, 0), len(chain.skipped)), min(max(forgotten, 0), len(chain.used))
+        if over <= 0 and forgotten <= 0:
+            break
+        keys = min(max(over, 0), len(chain.skipped))
+        numbers = min(max(forgotten, 0), remembered.count(chain.used))
         if keys or numbers:
-            found[index] = replace(chain, skipped=_behind(chain.skipped, keys), used=_behind(chain.used, numbers))
+            used = remembered.without_first(chain.used, numbers)
+            found[index] = replace(chain, skipped=_behind(chain.skipped, keys), used=used)
             over, forgotten = over - keys, forgotten - numbers
     last = MAX_PAST + 1
     if len(found) > last:

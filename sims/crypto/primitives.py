@@ -11,6 +11,7 @@ import os
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
@@ -167,24 +168,14 @@ def mac(key: bytes, data: bytes, hash_name: Literal["sha256", "sha384"]) -> byte
     return hmac.digest(key, data, hash_name)
 
 
-class ChainStep(NamedTuple):
-    """One step of a chain: the key of a message and what follows from it (44 bytes), and the chain key behind it."""
-
-    message_key: bytes
-    output: bytes
-    next_chain: bytes
-
-    def __repr__(self) -> str:
-        return "<chain step>"
-
-
-def chain_step(hash_name: HashName, chain: bytes, info: bytes) -> ChainStep:
+def chain_step(hash_name: HashName, chain: bytes, info: bytes) -> tuple[bytes, bytes]:
     """mk = HMAC(chain, 01), next = HMAC(chain, 02), and HKDF-Expand(mk, info, 44): for every message.
 
     HMAC is written out: the library's own looks its hash up for each call, which takes longer than the hashing, and
     pads the same key twice.
 
     :param chain: 32 bytes, or a hash.
+    :returns: what follows from mk, 44 bytes, and the next chain key.
     """
     new, block = _HASHES[hash_name]
     padded = chain.ljust(block, b"\0")
@@ -196,7 +187,7 @@ def chain_step(hash_name: HashName, chain: bytes, info: bytes) -> ChainStep:
     output = new(outer + new(inner + info + b"\x01").digest()).digest()
     if len(output) < 44:
         output += new(outer + new(inner + output + info + b"\x02").digest()).digest()
-    return ChainStep(message_key, output[:44], next_chain)
+    return output[:44], next_chain
 
 
 _HASHES: dict[HashName, tuple[Callable[[bytes], Any], int]] = {
@@ -330,6 +321,8 @@ def encapsulate(public: bytes) -> Encapsulation:
     return Encapsulation(ciphertext, secret)
 
 
+# A key is checked when it comes and used when the next message goes: to read it takes as long as to encapsulate to it.
+@lru_cache(maxsize=256)
 def _kem_public(public: bytes) -> MLKEM768PublicKey:
     try:
         return MLKEM768PublicKey.from_public_bytes(public)
@@ -395,6 +388,25 @@ def aead_open(name: AeadName, key: bytes, nonce: bytes, ad: bytes, box: bytes) -
         return _AEADS[name](key).decrypt(nonce, box, ad)
     except InvalidTag:
         raise PeerError(Code.NOT_AUTHENTICATED, "a box that does not verify") from None
+
+
+class Aead(Protocol):
+    """An AEAD under one key, for what is sealed or opened with it again and again."""
+
+    def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
+        """As :func:`aead_seal`."""
+
+    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
+        """As :func:`aead_open`, but it raises :data:`Refused`."""
+
+
+#: What :meth:`Aead.decrypt` raises for what does not verify.
+Refused = InvalidTag
+
+
+def aead(name: AeadName, key: bytes) -> Aead:
+    """The AEAD under a key of 32 bytes."""
+    return _AEADS[name](key)
 
 
 def digest(hash_name: HashName, data: bytes) -> bytes:

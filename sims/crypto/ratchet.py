@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from sims.crypto import primitives, schedule
+from sims.crypto import primitives, remembered, schedule
 from sims.crypto.chains import (
     MAX_JUMP,
     R_SIZE,
@@ -34,10 +34,13 @@ from sims.crypto.chains import (
 )
 from sims.crypto.notation import lp, pad, unpad
 from sims.crypto.payloads import Message
-from sims.crypto.primitives import KemKey, ModernEntropy, X25519Key
+from sims.crypto.primitives import Aead, KemKey, ModernEntropy, Refused, X25519Key
 from sims.crypto.schedule import Initial, Second
 from sims.errors import Code, LocalError, PeerError, malformed
 from sims.specs import ModernSpec, modern_by_names
+
+#: How often a chain in order is looked at for what is kept too long: so many messages.
+TIDY_EVERY = 64
 
 
 class Received(NamedTuple):
@@ -65,9 +68,18 @@ class _Fixed(NamedTuple):
 
 
 class Ratchet:
-    """One end of a ratchet. Its state is replaced as a whole, and never changed: copies cost nothing."""
+    """One end of a ratchet. Its state is replaced and never changed: copies cost nothing.
 
-    __slots__ = ("_dh", "_fixed", "_kem", "_state")
+    The two chains are what every message moves, so they stand beside the state until somebody asks for it as a whole.
+    """
+
+    __slots__ = ("_aead_in", "_aead_out", "_dh", "_fixed", "_kem", "_receiving", "_sending", "_whole")
+
+    _whole: RatchetState
+    _sending: Sending
+    _receiving: Receiving | None
+    _aead_in: Aead | None  # under the header keys of the two chains, once they are needed
+    _aead_out: Aead | None
 
     def __init__(self, state: RatchetState) -> None:
         """Begin with a state, or go on from a stored one.
@@ -83,8 +95,8 @@ class Ratchet:
             lp(state.th1),
         )
         self._state = state
-        self._dh = None if state.own_dh is None else X25519Key(state.own_dh)
-        self._kem = None if state.own_kem is None else KemKey(state.own_kem)
+        self._dh: X25519Key | None = None if state.own_dh is None else X25519Key(state.own_dh)
+        self._kem: KemKey | None = None if state.own_kem is None else KemKey(state.own_kem)
 
     @classmethod
     def load(cls, state: RatchetState) -> Ratchet:
@@ -168,10 +180,24 @@ class Ratchet:
         """What is stored."""
         return self._state
 
+    @property
+    def _state(self) -> RatchetState:
+        whole = self._whole
+        if whole.sending is not self._sending or whole.receiving is not self._receiving:
+            whole = self._whole = replace(whole, sending=self._sending, receiving=self._receiving)
+        return whole
+
+    @_state.setter
+    def _state(self, state: RatchetState) -> None:
+        self._whole, self._sending, self._receiving = state, state.sending, state.receiving
+        self._aead_in = self._aead_out = None
+
     def copy(self) -> Ratchet:
         """Another one in the same state."""
         found = Ratchet.__new__(Ratchet)
-        found._fixed, found._state, found._dh, found._kem = self._fixed, self._state, self._dh, self._kem
+        found._fixed, found._dh, found._kem = self._fixed, self._dh, self._kem
+        found._whole, found._sending, found._receiving = self._whole, self._sending, self._receiving
+        found._aead_in, found._aead_out = self._aead_in, self._aead_out
         return found
 
     # --- sending ------------------------------------------------------------------------------------------------------
@@ -182,17 +208,26 @@ class Ratchet:
         :raises LocalError: ``too-large``, for more than 32,767 bytes.
         """
         padded = pad("content", content)
-        state, dh, kem = (self._state, self._dh, self._kem) if self._dh is not None else self._step(entropy)
-        sending, spec, fixed = state.sending, self.spec, self._fixed
+        fixed = self._fixed
+        if self._dh is None:
+            self._state, self._dh, self._kem = self._step(entropy)
+        sending, spec = self._sending, fixed.spec
+        under = self._aead_out
+        if under is None:
+            under = self._aead_out = primitives.aead(spec.aead, sending.header_key)
         r = entropy.octets(R_SIZE)
-        sealed = primitives.aead_seal(spec.aead, sending.header_key, r, fixed.header_ad, plain_header(sending))
-        header = r + sealed
-        link = schedule.link(spec, sending.key)
-        key, iv = schedule.box_keys(spec, link.message_key, "message")
-        ad = fixed.ad_out + lp(header) + fixed.th1
+        header = r + under.encrypt(r, plain_header(sending), fixed.header_ad)
+        key, iv, next_chain = schedule.message_keys(spec, sending.key, "message")
+        ad = b"%b%b%b%b" % (fixed.ad_out, len(header).to_bytes(4, "big"), header, fixed.th1)
         body = primitives.aead_seal(spec.aead, key, schedule.body_nonce(iv, r), ad, padded)
-        self._state = replace(state, sending=replace(sending, key=link.next_chain, n=sending.n + 1))
-        self._dh, self._kem = dh, kem
+        self._sending = Sending(
+            header_key=sending.header_key,
+            key=next_chain,
+            n=sending.n + 1,
+            pn=sending.pn,
+            dh=sending.dh,
+            kem=sending.kem,
+        )
         return Message(header=header, body=body)
 
     def _step(self, entropy: ModernEntropy) -> tuple[RatchetState, X25519Key, KemKey]:
@@ -236,21 +271,53 @@ class Ratchet:
         :raises PeerError: ``not-authenticated``, for what no key opens; ``malformed``, for a header that breaks a
             rule; ``too-large``, for a jump of more than 2,000 messages.
         """
-        state = self._state
-        r, sealed = message.header[:R_SIZE], message.header[R_SIZE:]
-        if state.receiving is None:
+        receiving = self._receiving
+        header = message.header
+        r, sealed = header[:R_SIZE], header[R_SIZE:]
+        if receiving is None:
             raise _unopened()
-        plain = self._try(state.receiving.header_key, r, sealed)
+        under = self._aead_in
+        if under is None:
+            under = self._aead_in = primitives.aead(self.spec.aead, receiving.header_key)
+        try:
+            plain: bytes | None = under.decrypt(r, sealed, self._fixed.header_ad)
+        except Refused:
+            plain = None
         if plain is not None:
-            return self._in_chain(len(state.past), _checked(plain, state.receiving, first), r, message, now)
+            checked = _checked(plain, receiving, first)
+            if checked.n == receiving.n and not receiving.skipped and receiving.key:
+                return self._next_in_order(receiving, r, message, now)
+            return self._in_chain(len(self._whole.past), checked, r, message, now)
+        state = self._state
         plain = self._try(state.next_receiving_key, r, sealed)
         if plain is not None:
-            return self._in_next(state.receiving, plain, first, r, message, now)
+            return self._in_next(receiving, plain, first, r, message, now)
         for index in reversed(range(len(state.past))):
             plain = self._try(state.past[index].header_key, r, sealed)
             if plain is not None:
                 return self._in_chain(index, _checked(plain, state.past[index], first), r, message, now)
         raise _unopened()
+
+    def _next_in_order(self, chain: Receiving, r: bytes, message: Message, now: int) -> Received:
+        """The message that is due in the current chain, of which none was skipped: as :meth:`_in_chain`, but quick."""
+        fixed, header, n = self._fixed, message.header, chain.n
+        key, iv, next_chain = schedule.message_keys(fixed.spec, chain.key, "message")
+        ad = b"%b%b%b%b" % (fixed.ad_in, len(header).to_bytes(4, "big"), header, fixed.th1)
+        padded = primitives.aead_open(fixed.spec.aead, key, schedule.body_nonce(iv, r), ad, message.body)
+        content = unpad("content", padded)
+        self._receiving = Receiving(
+            header_key=chain.header_key,
+            key=next_chain,
+            n=n + 1,
+            dh=chain.dh,
+            kem=chain.kem,
+            first=chain.first,
+            skipped=chain.skipped,
+            used=remembered.add(chain.used, n, r),
+        )
+        if n % TIDY_EVERY == 0:
+            self._keep(self._chains(), now)
+        return Received(content, False)
 
     def _try(self, key: bytes, r: bytes, sealed: bytes) -> bytes | None:
         try:
@@ -270,7 +337,9 @@ class Ratchet:
         link = schedule.link(self.spec, key)
         content = self._body(link.message_key, r, message)
         skipped = _with(chain, keys, now)
-        chains[index] = replace(chain, key=link.next_chain, n=n + 1, skipped=skipped, used={**chain.used, n: r})
+        chains[index] = replace(
+            chain, key=link.next_chain, n=n + 1, skipped=skipped, used=remembered.add(chain.used, n, r)
+        )
         self._keep(chains, now)
         return Received(content, late=False)
 
@@ -279,13 +348,13 @@ class Ratchet:
         chain = chains[index]
         kept = chain.skipped.get(n)
         if kept is None or kept[1] + SKIPPED_LIFE <= now:
-            used = chain.used.get(n)
+            used = remembered.find(chain.used, n)
             if used is not None and primitives.same(used, r):
                 return None
             raise PeerError(Code.NOT_AUTHENTICATED, "a message under a number that was used, or whose key is gone")
         content = self._body(kept[0], r, message)
         skipped = {number: other for number, other in chain.skipped.items() if number != n}
-        chains[index] = replace(chain, skipped=skipped, used={**chain.used, n: r})
+        chains[index] = replace(chain, skipped=skipped, used=remembered.add(chain.used, n, r))
         self._keep(chains, now)
         return Received(content, late=True)
 
@@ -312,7 +381,9 @@ class Ratchet:
         content = self._body(link.message_key, r, message)
 
         n = header.n
-        chain = replace(chain, key=link.next_chain, n=n + 1, skipped=_with(chain, skipped, now), used={n: r})
+        chain = replace(
+            chain, key=link.next_chain, n=n + 1, skipped=_with(chain, skipped, now), used=remembered.add((), n, r)
+        )
         before = before.finished(header.pn, _with(before, missing, now))
         self._begin(keys.root, keys.next_header_key)
         self._keep([*state.past, before, chain], now)
@@ -365,7 +436,7 @@ def _with(chain: Receiving, keys: list[bytes], now: int) -> dict[int, tuple[byte
 
 
 def _begun(header_key: bytes, key: bytes, dh: bytes, kem: bytes, *, first: bool) -> Receiving:
-    return Receiving(header_key=header_key, key=key, n=0, dh=dh, kem=kem, first=first, skipped={}, used={})
+    return Receiving(header_key=header_key, key=key, n=0, dh=dh, kem=kem, first=first, skipped={}, used=())
 
 
 def _checked(plain: bytes, chain: Receiving, first: bool | None) -> Header:

@@ -105,21 +105,16 @@ def box_keys(spec: ModernSpec, message_key: bytes, kind: Literal["secure", "mess
     return KeyAndNonce(found[:32], found[32:])
 
 
-class MessageKeys(NamedTuple):
-    """What one message needs of its chain, and the chain key behind it."""
+def message_keys(spec: ModernSpec, chain: bytes, kind: Literal["secure", "message"]) -> tuple[bytes, bytes, bytes]:
+    """:func:`link` and :func:`box_keys` at once, as they are needed for each message in order.
 
-    key: bytes
-    nonce: bytes
-    next_chain: bytes
-
-    def __repr__(self) -> str:
-        return _hidden(self)
+    :returns: the key of the box, its nonce or iv, and the next chain key.
+    """
+    output, next_chain = primitives.chain_step(spec.hash, chain, _LABELS[kind])
+    return output[:32], output[32:], next_chain
 
 
-def message_keys(spec: ModernSpec, chain: bytes, kind: Literal["secure", "message"]) -> MessageKeys:
-    """:func:`link` and :func:`box_keys` at once, as they are needed for each message in order."""
-    _, output, next_chain = primitives.chain_step(spec.hash, chain, label(kind))
-    return MessageKeys(output[:32], output[32:], next_chain)
+_LABELS = {kind: label(kind) for kind in ("secure", "message")}
 
 
 def body_nonce(iv: bytes, r: bytes) -> bytes:

@@ -281,6 +281,8 @@ class Session:
             nothing to send without a content.
         """
         state = self._state
+        if state.stage is Stage.DONE and content is not None and not state.ended:
+            return Outgoing(None, None, self._ratchet.seal(content, entropy))
         if content is None and (state.due is None or state.stage is Stage.OPENING):
             raise LocalError(Code.INTERNAL, "no phase is due, and there is nothing to send")
         if content is not None and state.ended:
@@ -310,6 +312,8 @@ class Session:
         state = self._state
         if came.src != state.peer.id or came.dst != state.own.id:
             raise PeerError(Code.NOT_AUTHENTICATED, "a message between others")
+        if came.phase is None and state.stage is Stage.DONE and isinstance(came.data, Message):
+            return self._opened(self._ratchet.open(came.data, now))
         if came.phase not in _TAKES[state.initiator, state.stage]:
             raise PeerError(Code.NOT_AUTHENTICATED, "a phase that this session does not take")
         data = came.data
@@ -342,9 +346,10 @@ class Session:
         :param received: what was in it that is new.
         :param advanced: whether it was the first to bring its phase.
         """
-        content, late = (None, False) if received is None else received
-        fresh = received is not None and not late
-        return Opened(content, due, self.confirmed, late, received is None and not advanced, fresh or advanced)
+        if received is None:
+            return Opened(None, due, self.confirmed, False, not advanced, advanced)
+        content, late = received
+        return Opened(content, due, self.confirmed, late, False, advanced or not late)
 
     def _second(self, data: Phase2, now: int) -> Opened:
         """A's end: the first phase 2."""

@@ -192,11 +192,11 @@ class AgainTests(DeliveryTestCase):
         self.send(1)
         self.send(1, 2, src=EVE)
         self.assertEqual(bob.given, [("a", 1)])
-        self.assertEqual(self.accepted, [("e", 1), ("e", 2)])
+        self.assertEqual(self.accepted, [("a", 1), ("e", 1), ("e", 2)])
         self.acknowledge(bob, 1)
         self.assertEqual(bob.given, [("a", 1), ("e", 1), ("e", 2)])
         self.acknowledge(bob, 1, 2)
-        self.assertEqual((self.kept(), self.accepted[2:]), ([], [("a", 1)]))
+        self.assertEqual((self.kept(), len(self.accepted)), ([], 3))
 
     def test_memory_is_bounded(self) -> None:
         bob = self.join()
@@ -262,8 +262,8 @@ class WindowTests(DeliveryTestCase):
         """So many are under way at once; the rest waits in the mailbox, and comes in order."""
         bob = self.join()
         self.send(*range(10))
-        self.assertEqual((bob.numbers, self.kept()), ([*range(4)], [*range(4, 10)]))
-        self.assertEqual(len(self.accepted), 6)
+        self.assertEqual((bob.numbers, self.kept()), ([*range(4)], [*range(10)]))  # in their order
+        self.assertEqual(len(self.accepted), 10)
         self.acknowledge(bob, 0, 1)
         self.assertEqual(bob.numbers, [*range(6)])
         self.acknowledge(bob, *range(2, 10))
@@ -322,6 +322,23 @@ class RandomTests(DeliveryTestCase):
         super().setUp()
         self.late = LateStore()
         self.store = self.late.stored
+
+    def test_acknowledged_while_it_is_looked_up(self) -> None:
+        """What is acknowledged while the mailbox's answer that names it is under way is not given again."""
+        self.begin(self.late)
+        bob = self.join()
+        self.late.settle()
+        self.send(1)
+        self.wait(ACK_WAIT)
+        bob.unsent = 500
+        self.send(2)
+        self.late.settle()
+        bob.unsent = 0
+        self.delivery.drained(bob)
+        self.late.work()
+        self.acknowledge(bob, 1)
+        self.late.settle()
+        self.assertEqual(bob.numbers, [1, 2])
 
     def test_any_order(self) -> None:
         for seed in range(150):

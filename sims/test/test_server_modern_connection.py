@@ -2,23 +2,736 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+from twisted.internet.interfaces import IProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from sims.test.modern_network import Hand, ModernNetwork
+from sims import frames, inner
+from sims.crypto.hop import LEAST_MESSAGES, PATIENCE, REKEY_SECONDS
+from sims.errors import Code
+from sims.frames import MAX_FRAME, MAX_FRAME_BEFORE_SESSION, TERMINATOR
+from sims.server.limits import STALL_TIMEOUT, Limits
+from sims.server.modern_connection import State
+from sims.server.registration import Mode
+from sims.strictjson import Octets
+from sims.test.late_store import LateStore
+from sims.test.modern_network import Hand, ModernNetwork, mid_of
+from sims.test.network import cut
+from sims.transport import FRAME_TIMEOUT, LINGER
+
+Act = Callable[[Hand], object]
+#: What a client sees in the end: whether the server closed, the codes in the clear, the codes in boxes.
+Seen = tuple[bool, list[str], list[str]]
+
+SILENT: Seen = (True, [], [])
+MALFORMED: Seen = (True, ["malformed"], [])
+IN_BOX: Seen = (True, [], ["malformed"])
 
 
-class Smoke(SynchronousTestCase):
-    def test_relay(self) -> None:
-        network = ModernNetwork()
-        ann = Hand(network, "ann").connect()
-        bob = Hand(network, "bob", acknowledging=True).connect()
-        ann.send(bob, 1)
-        self.assertEqual(bob.numbers, [1])
-        self.assertEqual(ann.acked, [1])
-        bob.stream.loseConnection()
+def seen(hand: Hand) -> Seen:
+    """What a client sees."""
+    return hand.closed, hand.clear, [code for code, _ in hand.errors]
+
+
+def changed(frame: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """A frame with something else in it."""
+    value = json.loads(frame)
+    change(value)
+    return json.dumps(value).encode("ascii")
+
+
+def put(*path: str | object) -> Callable[[dict[str, Any]], object]:
+    """Put the last argument where the others lead."""
+    *keys, last, new = path
+
+    def change(value: dict[str, Any]) -> None:
+        for key in keys:
+            value = value[cast("str", key)]
+        value[cast("str", last)] = new
+
+    return change
+
+
+def leave_out(*path: str) -> Callable[[dict[str, Any]], object]:
+    """Leave out what the arguments lead to."""
+    *keys, last = path
+
+    def change(value: dict[str, Any]) -> None:
+        for key in keys:
+            value = value[key]
+        del value[last]
+
+    return change
+
+
+def base64(data: bytes) -> str:
+    return b64encode(data).decode("ascii")
+
+
+def flipped(path: tuple[str, ...], position: int) -> Callable[[dict[str, Any]], object]:
+    """Turn one bit of a byte field around."""
+    *keys, last = path
+
+    def change(value: dict[str, Any]) -> None:
+        for key in keys:
+            value = value[key]
+        data = bytearray(Octets.from_text(value[last]))
+        data[position] ^= 1
+        value[last] = base64(bytes(data))
+
+    return change
+
+
+def long_sealed(hand: Hand) -> bytes:
+    return frames.encode(frames.Connect3(data=frames.SealedData(sealed=Octets(bytes(4600)))))
+
+
+class ServerTestCase(SynchronousTestCase):
+    """A server with Ann and Bob, who have to go on talking whatever others do."""
+
+    limits = Limits().with_limit("connections=none")
+
+    def setUp(self) -> None:
+        self.network = ModernNetwork(limits=self.limits)
+        self.ann = Hand(self.network, "ann", acknowledging=True).connect()
+        self.bob = Hand(self.network, "bob", acknowledging=True).connect()
+        self.sent = 0
+
+    def check_others(self, name: str, *others: Hand) -> None:
+        """They still talk, nobody is left over, and nothing has gone wrong on the server."""
+        self.sent += 1
+        self.ann.send(self.bob, self.sent)
+        self.bob.send(self.ann, self.sent)
+        for one in (self.ann, self.bob):
+            self.assertEqual((one.numbers[-1:], one.acked[-1:], one.errors), ([self.sent], [self.sent], []), name)
+        here = {connection.id for connection in self.network.modern.connections}
+        self.assertEqual(here, {self.ann.id, self.bob.id, *(other.id for other in others)}, name)
+        self.assertEqual(self.flushLoggedErrors(), [], name)
+
+
+class TableTests(ServerTestCase):
+    """Every state with every input: what the client sees, and whether it is in."""
+
+    INPUTS: dict[str, Act] = {
+        "connect 1": lambda hand: hand.write(hand.greet()),
+        "connect 2": lambda hand: hand.write(TableTests.answer()),
+        "connect 3": lambda hand: hand.write(
+            frames.encode(frames.Connect3(data=frames.SealedData(sealed=Octets(bytes(528)))))
+        ),
+        "connect 4": lambda hand: hand.write(
+            frames.encode(frames.Connect4(data=frames.SealedData(sealed=Octets(bytes(528)))))
+        ),
+        "error": lambda hand: hand.write(frames.encode_error(Code.POLICY)),
+        "a box": lambda hand: (
+            hand.say(inner.ListRequest()) if hand.hop else hand.write(frames.encode_box(0, bytes(528)))
+        ),
+        "a forged box": lambda hand: hand.write(frames.encode_box(0, bytes(528))),
+        "an unknown type": lambda hand: hand.write(b'{"type":"hello"}'),
+        "garbage": lambda hand: hand.write(b"garbage"),
+        "a long frame": lambda hand: hand.stream.write(b"x" * (MAX_FRAME + 1)),
+        "a reset": lambda hand: cut(cast("Any", hand.server_end)),
+        "the end": lambda hand: cast("Any", hand.server_end).close(),
+    }
+    STATES: dict[State, Act] = {
+        State.GREETING: lambda hand: None,
+        State.PROVING: lambda hand: hand.write(hand.greet()),
+        State.OPEN: lambda hand: hand.connect(),
+        State.CLOSED: lambda hand: hand.write(b"[]"),
+    }
+    TABLE: dict[tuple[State, str], Seen] = {
+        (State.GREETING, "connect 1"): (False, [], []),
+        (State.PROVING, "connect 3"): SILENT,  # a box that does not verify
+        (State.OPEN, "a box"): (False, [], []),
+        (State.OPEN, "a forged box"): SILENT,
+        (State.OPEN, "a long frame"): (True, [], ["too-large"]),
+    }
+
+    @staticmethod
+    def answer() -> bytes:
+        sealed = Octets(bytes(528))
+        data = {"random": base64(bytes(32)), "public_key": base64(bytes(32)), "kem_ciphertext": base64(bytes(1088))}
+        return json.dumps(
+            {"type": "connect", "phase": 2, "ciphers": "x", "data": {**data, "sealed": base64(sealed)}}
+        ).encode()
+
+    def expected(self, state: State, name: str) -> Seen:
+        if state is State.CLOSED:
+            return MALFORMED
+        if name in ("a reset", "the end"):
+            return SILENT
+        if name == "a long frame" and state is not State.OPEN:
+            return True, ["too-large"], []
+        return self.TABLE.get((state, name), IN_BOX if state is State.OPEN else MALFORMED)
+
+    def test_table(self) -> None:
+        for state, bring in self.STATES.items():
+            for name, give in self.INPUTS.items():
+                what = f"{name} in {state.name}"
+                hand = Hand(self.network)
+                bring(hand)
+                self.assertIs(cast("Any", hand.server_end).state, state, what)
+                give(hand)
+                self.network.settle()
+                self.assertEqual(seen(hand), self.expected(state, name), what)
+                hand.stream.loseConnection()
+                self.network.settle()
+                self.check_others(what)
+
+
+class HandshakeTests(ServerTestCase):
+    """The four phases."""
+
+    def test_welcome(self) -> None:
+        """The name is the server's word; the limits and the time are told."""
+        eve = Hand(self.network, "eve").connect(name="EVE", epoch=5)
+        joined = eve.joined
+        assert joined is not None
+        self.assertEqual((joined.name, joined.epoch, joined.time), ("eve", None, int(self.network.wall())))
+        limits = joined.limits
+        self.assertEqual((limits.frame, limits.mailbox, limits.sends, limits.burst), (MAX_FRAME, 1000, 20, 200))
+        again = Hand(self.network, "eve").connect(name="other", epoch=3)
+        assert again.joined is not None
+        self.assertEqual((again.joined.name, again.joined.epoch, again.joined.restored), ("eve", 5, True))
+
+    def test_refused(self) -> None:
+        """What is refused in phase 4 closes, and says why to nobody else."""
+        network = ModernNetwork(mode=Mode.INVITE)
+        network.invite("good")
+        for options, code in (
+            ({}, "invite-required"),
+            ({"invite": "bad"}, "invite-required"),
+            ({"invite": "good", "name": "a b"}, "name-invalid"),
+        ):
+            hand = Hand(network, "eve")
+            self.assertEqual(hand.refusal(**options), code)
+            self.assertEqual((hand.closed, hand.clear), (True, []))
+        Hand(network, "eve").connect(invite="good")
+        self.assertEqual(network.spent, 1)
+        self.assertEqual(Hand(network, "bob").refusal(invite="good"), "invite-used")
+        network.invite("better")
+        self.assertEqual(Hand(network, "bob").refusal(invite="better", name="EVE"), "name-taken")
+        Hand(network, "bob").connect(invite="better")
+        self.assertEqual((network.spent, len(network.modern_relay)), (2, 2))
+
+    def test_specs(self) -> None:
+        """The first of the server's own order that the client offers; none in common is said in the clear."""
+        for offer, chosen in (
+            ([], None),
+            (["X25519MLKEM768-AES128_GCM-SHA256", "x"], None),
+            (["X25519MLKEM768-CHACHA20_POLY1305-SHA256"], "X25519MLKEM768-CHACHA20_POLY1305-SHA256"),
+            (
+                ["X25519MLKEM768-CHACHA20_POLY1305-SHA256", "X25519MLKEM768-AES256_GCM-SHA384"],
+                "X25519MLKEM768-AES256_GCM-SHA384",
+            ),
+        ):
+            hand = Hand(self.network)
+            hand.write(changed(hand.greet(), put("ciphers", offer)))
+            if chosen is None:
+                self.assertEqual(seen(hand), (True, ["no-common-spec"], []))
+            else:
+                self.assertEqual(hand.frames()[-1]["ciphers"], chosen)
+                hand.stream.loseConnection()
+
+    def test_bad_greetings(self) -> None:
+        small = bytes.fromhex("00" * 32)
+        cases: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+            "another version": (put("data", "version", 3), "no-common-spec"),
+            "a version that is no number": (put("data", "version", "2"), "malformed"),
+            "no random": (leave_out("data", "random"), "malformed"),
+            "a short random": (put("data", "random", base64(bytes(31))), "malformed"),
+            "a key of small order": (put("data", "public_key", base64(small)), "malformed"),
+            "a long key": (put("data", "public_key", base64(bytes(33))), "malformed"),
+            "a KEM key that is none": (put("data", "kem_public_key", base64(b"\xff" * 1184)), "malformed"),
+            "a short KEM key": (put("data", "kem_public_key", base64(bytes(1183))), "malformed"),
+            "base64 in another spelling": (put("data", "random", base64(bytes(32)) + "\n"), "malformed"),
+            "too many ciphers": (put("ciphers", ["x"] * 33), "malformed"),
+            "a long cipher": (put("ciphers", ["x" * 65]), "malformed"),
+            "ciphers that are no list": (put("ciphers", "x"), "malformed"),
+            "a phase that is true": (put("phase", True), "malformed"),
+            "phase 5": (put("phase", 5), "malformed"),
+        }
+        for name, (change, code) in cases.items():
+            hand = Hand(self.network)
+            hand.write(changed(hand.greet(), change))
+            self.assertEqual(seen(hand), (True, [code], []), name)
+            self.check_others(name)
+
+    def test_a_changed_handshake(self) -> None:
+        """A bit of phase 1 on its way, of phase 3, a phase 3 of another handshake: silence."""
+        hand = Hand(self.network)
+        greeting = hand.greet()
+        hand.write(changed(greeting, put("name", "x")))
+        with self.assertRaises(Exception):  # noqa: B017, PT027 - its own end sees that the transcript differs
+            hand.prove()
+        for position in (0, 100, -1):
+            hand = Hand(self.network)
+            hand.write(hand.greet())
+            hand.write(changed(hand.prove(), flipped(("data", "sealed"), position)))
+            self.assertEqual(seen(hand), SILENT)
+        first, second = Hand(self.network, "eve"), Hand(self.network, "eve")
+        for one in (first, second):
+            one.write(one.greet())
+        second.write(first.prove())
+        self.assertEqual(seen(second), SILENT)
+        for size in (0, 15, 16, 528):
+            hand = Hand(self.network)
+            hand.write(hand.greet())
+            hand.write(frames.encode(frames.Connect3(data=frames.SealedData(sealed=Octets(bytes(size))))))
+            self.assertEqual(seen(hand), SILENT, f"{size}")
+        hand = Hand(self.network)
+        hand.write(hand.greet())
+        hand.write(long_sealed(hand))
+        self.assertEqual(seen(hand), (True, ["too-large"], []))
+        first.stream.loseConnection()
+        self.network.settle()
+        self.check_others("handshakes")
+
+    def test_too_slow(self) -> None:
+        """10 seconds, wherever it is; and nothing of a client that hangs up in the middle stays."""
+        for bring in (lambda _: None, lambda hand: hand.write(hand.greet()), lambda hand: hand.stream.write(b"{")):
+            hand = Hand(self.network)
+            bring(hand)
+            self.network.run_for(9.9)
+            self.assertFalse(hand.closed)
+            self.network.run_for(0.2)
+            self.assertEqual(seen(hand), (True, ["unavailable"], []))
+            hand = Hand(self.network)
+            bring(hand)
+            hand.stream.loseConnection()
+            self.network.settle()
+            self.check_others("slow")
+
+    def test_a_slow_store(self) -> None:
+        """While the store looks for the account nothing is read; somebody who hangs up meanwhile is not let in."""
+        store = LateStore()
+        network = ModernNetwork(store=store)
+        hand = Hand(network, "ann")
+        hand.write(hand.greet())
+        hand.write(hand.prove() + TERMINATOR + b"rubbish")
+        self.assertIs(cast("Any", hand.server_end).state, State.ADMITTING)
+        self.assertEqual((hand.hop, hand.closed), (None, False))
+        store.settle()
         network.settle()
-        ann.send(bob, 2)
-        self.assertEqual(ann.acked, [1, 2])
-        bob = Hand(network, "bob", acknowledging=True).connect()
+        self.assertIsNotNone(hand.hop)
+        self.assertEqual(seen(hand), IN_BOX)
+        hand = Hand(network, "bob")
+        hand.write(hand.greet())
+        hand.write(hand.prove())
+        hand.stream.loseConnection()
         network.settle()
-        self.assertEqual(bob.numbers, [2])
+        store.settle()
+        network.settle()
+        self.assertEqual((len(network.modern_relay), self.flushLoggedErrors()), (0, []))
+
+
+GARBAGE: dict[str, bytes] = {
+    "text": b"garbage",
+    "nothing": b"",
+    "zeros": bytes(100),
+    "not UTF-8": b'{"type": "secure\xff"}',
+    "half a character": b'{"type": "secure", "x": "\\ud800"}',
+    "a string": b'"connect"',
+    "a number": b"1",
+    "null": b"null",
+    "an array": b'[{"type": "secure"}]',
+    "an empty object": b"{}",
+    "an unfinished object": b'{"type": "connect"',
+    "NaN": b'{"type": "secure", "x": NaN}',
+    "a key twice": b'{"type": "secure", "type": "connect"}',
+    "nested objects": b'{"a":' * 1000,
+    "a long number": b'{"type": "secure", "sa-data": {"n": ' + b"9" * 5000 + b'}, "payload": {"ciphertext": ""}}',
+    "a type that is no string": b'{"type": ["connect"]}',
+    "a number below zero": b'{"type":"secure","sa-data":{"n":-1},"payload":{"ciphertext":""}}',
+    "a number that is none": b'{"type":"secure","sa-data":{"n":true},"payload":{"ciphertext":""}}',
+    "2**64": b'{"type":"secure","sa-data":{"n":18446744073709551616},"payload":{"ciphertext":""}}',
+    "half base64": b'{"type":"secure","sa-data":{"n":0},"payload":{"ciphertext":"AAA"}}',
+    "no payload": b'{"type":"secure","sa-data":{"n":0}}',
+    "the seed's connect": b'{"type":"connect","phase":1,"name":"eve","id":7,"ciphers":["ECDHE-AES128_CTR-SHA256"],"data":{}}',
+    "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+}
+
+
+class BadInputTests(ServerTestCase):
+    """What no client sends: closed with a code, before the session and in it, and nobody else notices."""
+
+    def test_before_the_session(self) -> None:
+        for name, frame in {**GARBAGE, "a box": frames.encode_box(0, bytes(528))}.items():
+            for greeted in (False, True):
+                hand = Hand(self.network)
+                if greeted:
+                    hand.write(hand.greet())
+                hand.write(frame)
+                self.assertEqual(seen(hand), MALFORMED, name)
+        for size in (MAX_FRAME_BEFORE_SESSION + 1, 50_000):
+            hand = Hand(self.network)
+            hand.stream.write(b"[" * size)
+            self.network.settle()
+            self.assertEqual(seen(hand), (True, ["too-large"], []))
+        self.check_others("before")
+
+    def test_in_the_session(self) -> None:
+        for name, frame in {**GARBAGE, "brackets": b"[" * 50_000}.items():
+            hand = Hand(self.network).connect()
+            hand.write(frame)
+            self.assertEqual(seen(hand), IN_BOX, name)
+        self.check_others("in the session")
+
+    def test_boxes(self) -> None:
+        """A box that is not the next, or does not verify, closes without a word."""
+        for name, bad in {
+            "twice": lambda hand, box: box + TERMINATOR + box,
+            "the one after the next": lambda hand, box: hand.sealed(inner.ListRequest()),
+            "another number": lambda hand, box: changed(box, put("sa-data", "n", 1)),
+            "the greatest number": lambda hand, box: changed(box, put("sa-data", "n", 2**64 - 1)),
+            "empty": lambda hand, box: frames.encode_box(0, b""),
+            "short": lambda hand, box: frames.encode_box(0, bytes(15)),
+            "long": lambda hand, box: frames.encode_box(0, bytes(70_000)),
+            "the first bit": lambda hand, box: changed(box, flipped(("payload", "ciphertext"), 0)),
+            "the last bit": lambda hand, box: changed(box, flipped(("payload", "ciphertext"), -1)),
+        }.items():
+            hand = Hand(self.network).connect()
+            hand.write(bad(hand, hand.sealed(inner.ListRequest())))
+            self.assertEqual(seen(hand), SILENT, name)
+        self.check_others("boxes")
+
+    def test_inside_the_box(self) -> None:
+        """What is authentic and no message is told, and the connection goes on."""
+        hand = Hand(self.network).connect()
+        bad = [b"", b"\xc1", b"\x90" * 9, b"{}", msgspec.msgpack.encode({"type": "hello"}), b"\x91" * 50_000]
+        for number, plaintext in enumerate(bad):
+            hand.say(plaintext)
+            self.assertEqual(seen(hand), (False, [], ["malformed"] * (number + 1)))
+        hand.send(self.bob, 77)
+        self.assertEqual((hand.acked, self.bob.numbers), ([77], [77]))
+        self.check_others("inside", hand)
+
+    def test_rekey_out_of_order(self) -> None:
+        hand = Hand(self.network).connect()
+        hand.say(msgspec.msgpack.encode({"type": "rekey", "phase": 3, "data": {}}))
+        self.assertTrue(hand.closed)
+        self.check_others("rekey")
+
+    def test_half_a_frame(self) -> None:
+        """Half a frame has 30 seconds; a whole one, in single bytes, is a frame."""
+        hand = Hand(self.network).connect()
+        box = hand.sealed(inner.ListRequest()) + TERMINATOR
+        for number in range(len(box)):
+            hand.stream.write(box[number : number + 1])
+            self.network.settle()
+        self.assertEqual(len(hand.all(inner.ListReply)), 1)
+        hand.stream.write(b'{"type":')
+        self.network.run_for(FRAME_TIMEOUT - 0.1)
+        self.assertFalse(hand.closed)
+        self.network.run_for(0.2)
+        self.assertEqual(seen(hand), (True, [], ["unavailable"]))
+        self.check_others("half")
+
+    def test_it_does_not_hang_up(self) -> None:
+        """Whoever is refused and stays is cut off."""
+        hand = Hand(self.network)
+        hand.readConnectionLost = lambda: None  # type: ignore[method-assign]
+        hand.write(b"[]")
+        self.assertEqual(len(self.network.modern.connections), 3)
+        self.network.run_for(LINGER)
+        self.check_others("stays")
+
+
+class RelayTests(ServerTestCase):
+    """Messages, on real hops."""
+
+    def test_away_and_back(self) -> None:
+        self.bob.stream.loseConnection()
+        self.network.settle()
+        for number in (1, 2):
+            self.ann.send(self.bob, number)
+        self.assertEqual(self.ann.acked, [1, 2])
+        self.bob = Hand(self.network, "bob", acknowledging=True).connect()
+        self.assertEqual(self.bob.numbers, [1, 2])
+
+    def test_an_ack_waits_for_the_receiver(self) -> None:
+        """Two seconds at most: then the mailbox has it."""
+        self.bob.acknowledging = False
+        self.ann.send(self.bob, 1)
+        self.network.run_for(1.9)
+        self.assertEqual((self.bob.numbers, self.ann.acked), ([1], []))
+        self.network.run_for(0.2)
+        self.assertEqual(self.ann.acked, [1])
+
+    def test_replaced(self) -> None:
+        """The older connection is told and closed; what it had not acknowledged comes again on the new one."""
+        self.bob.acknowledging = False
+        for number in (1, 2):
+            self.ann.send(self.bob, number)
+        self.bob.acknowledge(1)
+        newer = Hand(self.network, "bob", acknowledging=True).connect()
+        self.assertEqual(seen(self.bob), (True, [], ["replaced"]))
+        self.assertEqual((newer.numbers, self.ann.acked), ([2], [1, 2]))
+        self.bob = newer
+        self.check_others("replaced")
+
+    def test_cut(self) -> None:
+        """Both ends of a broken connection see a reset; what was under way comes again."""
+        self.bob.acknowledging = False
+        self.ann.send(self.bob, 1)
+        cut(cast("Any", self.bob.server_end))
+        self.network.settle()
+        self.assertEqual(self.ann.acked, [1])
+        self.bob = Hand(self.network, "bob", acknowledging=True).connect()
+        self.assertEqual(self.bob.numbers, [1])
+        self.check_others("cut")
+
+    def test_unopenable_messages(self) -> None:
+        """300 of them from a stranger, to somebody who is away: the next good one of a friend arrives."""
+        self.bob.send(self.ann, 999)
+        self.bob.stream.loseConnection()
+        self.network.settle()
+        eve = Hand(self.network, "eve").connect()
+        for number in range(300):
+            eve.stream.write(eve.sealed(eve.text(self.bob, number)) + TERMINATOR)
+        self.network.run_for(20)
+        self.assertEqual(eve.acked, [*range(20)])
+        self.assertEqual(eve.errors, [("mailbox-full", number) for number in range(20, 300)])
+        self.ann.send(self.bob, 1000)
+        self.assertEqual(self.ann.acked, [1000])
+        self.bob = Hand(self.network, "bob", acknowledging=True).connect()
+        self.assertEqual(self.bob.numbers, [*range(20), 1000])
+        self.check_others("flood", eve)
+
+    def test_sends(self) -> None:
+        """Beyond the burst it is read more slowly; nothing is refused, nothing lost."""
+        eve = Hand(self.network, "eve").connect()
+        for number in range(240):
+            eve.stream.write(eve.sealed(eve.text(self.bob, number)) + TERMINATOR)
+        self.network.settle()
+        self.assertEqual(len(self.bob.numbers), 201)
+        self.network.run_for(1)
+        self.assertIn(len(self.bob.numbers), range(218, 224))
+        self.check_others("sends", eve)
+        self.network.run_for(2)
+        self.assertEqual([n for n in self.bob.numbers if n != self.sent], [n for n in range(240) if n != self.sent])
+        self.assertEqual(eve.errors, [])
+
+    def test_delete(self) -> None:
+        eve = Hand(self.network, "eve").connect()
+        eve.say(inner.Delete(mid=mid_of(5)))
+        self.assertEqual((eve.acked, eve.closed), ([5], True))
+        self.ann.send(eve, 6)
+        self.assertEqual(self.ann.errors, [("unknown-recipient", 6)])
+        self.ann.came.clear()
+        self.check_others("delete")
+        Hand(self.network, "zoe").connect(name="eve")
+
+    def test_prekeys(self) -> None:
+        self.bob.publish()
+        self.ann.say(inner.Fetch(mid=mid_of(3), data=inner.FetchData(name="bob")))
+        self.assertEqual(len(self.ann.all(inner.BundleReply)), 1)
+
+
+class SlowReaderTests(ServerTestCase):
+    """Somebody who does not read."""
+
+    def deaf(self) -> Hand:
+        hand = Hand(self.network, "eve").connect()
+        hand.stream.pauseProducing()
+        return hand
+
+    def test_window(self) -> None:
+        """It is given no more than the window; the rest waits in the mailbox; others notice nothing."""
+        eve = self.deaf()
+        eve.server_end and self.network.store.written(eve.id, self.ann.id, lambda _: None)
+        for number in range(1000, 1100):
+            self.ann.send(eve, number, size=10_000)
+        self.network.run_for(3)
+        self.assertEqual(self.ann.acked, [*range(1000, 1100)])
+        end = cast("Any", eve.server_end)
+        self.assertLess(cast("Any", end.transport).unsent, 450_000)
+        self.check_others("deaf", eve)
+        eve.stream.resumeProducing()
+        eve.acknowledging = True
+        self.network.run_for(10)
+        eve.acknowledge(*eve.numbers)
+        self.network.run_for(10)
+        self.assertEqual(eve.numbers, [*range(1000, 1100)])
+        self.assertEqual(end.unsent, 0)
+
+    def test_its_own_answers(self) -> None:
+        """Whoever asks and does not read is not read; after a minute it is cut off."""
+        eve = self.deaf()
+        for _ in range(3000):
+            eve.stream.write(eve.sealed(inner.AboutRequest()) + TERMINATOR)
+        self.network.run_for(STALL_TIMEOUT / 2)
+        end = cast("Any", eve.server_end)
+        self.assertLess(cast("Any", end.transport).unsent, 300_000)
+        self.check_others("does not read", eve)
+        self.network.run_for(STALL_TIMEOUT)
+        self.assertTrue(end.finished)
+        self.check_others("cut off")
+
+
+class RekeyTests(ServerTestCase):
+    """Keys that are used for too long."""
+
+    def test_rekey(self) -> None:
+        """The server answers; messages go on before, between and after."""
+        assert self.ann.hop is not None
+        self.ann.write(frames.encode_box(*self.ann.hop.begin_rekey(self.ann.entropy)))
+        self.check_others("rekey")
+
+    def test_messages(self) -> None:
+        limits = msgspec.structs.replace(self.limits.told(), rekey_messages=LEAST_MESSAGES)
+        self.patch(Limits, "told", lambda _: limits)
+        eve = Hand(self.network, "eve").connect()
+        for _ in range(PATIENCE * LEAST_MESSAGES):
+            if not eve.closed:
+                eve.say(inner.Ack(data=inner.AckData(mids=())))
+        self.assertFalse(eve.closed)
+        eve.say(inner.Ack(data=inner.AckData(mids=())))
+        self.assertEqual(seen(eve), (True, [], ["rekey-required"]))
+        self.check_others("messages")
+
+    def test_seconds(self) -> None:
+        """Also of somebody who says nothing; others have rekeyed in time."""
+        Hand(self.network, "eve").connect()
+        self.network.run_for(REKEY_SECONDS)
+        for one in (self.ann, self.bob):
+            assert one.hop is not None
+            one.write(frames.encode_box(*one.hop.begin_rekey(one.entropy)))
+        self.network.run_for(PATIENCE * REKEY_SECONDS - REKEY_SECONDS - 1)
+        self.network.modern.check_keys()
+        self.network.settle()
+        self.assertEqual(len(self.network.modern.connections), 3)
+        self.network.run_for(2)
+        self.network.modern.check_keys()
+        self.network.settle()
+        self.check_others("seconds")
+
+
+class AddressTests(SynchronousTestCase):
+    """What one address may cost."""
+
+    def refused(self, network: ModernNetwork, host: str = "192.0.2.1") -> bool:
+        """Whether a new connection is refused, before anything is read."""
+        hand = Hand.__new__(Hand)
+        return network.reach(cast("IProtocol", hand), host) is None if not self.try_(network, host) else False
+
+    def try_(self, network: ModernNetwork, host: str) -> bool:
+        """Connect and stay."""
+        return Hand(network, "x", host=host).server_end is not None
+
+    def test_a_minute(self) -> None:
+        network = ModernNetwork(limits=Limits().with_limit("connections=5/100/100"))
+        for _ in range(5):
+            self.assertTrue(self.try_(network, "192.0.2.1"))
+        self.assertFalse(self.try_(network, "192.0.2.1"))
+        self.assertTrue(self.try_(network, "192.0.2.2"))
+        network.clock.rightNow += 12.1
+        self.assertTrue(self.try_(network, "192.0.2.1"))
+        self.assertFalse(self.try_(network, "192.0.2.1"))
+
+    def test_at_once(self) -> None:
+        network = ModernNetwork(limits=Limits().with_limit("connections=100/2/100"))
+        first = Hand(network, "x")
+        self.assertTrue(self.try_(network, "192.0.2.1"))
+        self.assertFalse(self.try_(network, "192.0.2.1"))
+        first.stream.loseConnection()
+        network.settle()
+        self.assertTrue(self.try_(network, "192.0.2.1"))
+
+    def test_networks(self) -> None:
+        """An IPv6 /64 counts as one address, and an IPv4 address within IPv6 as what it is."""
+        network = ModernNetwork(limits=Limits().with_limit("connections=100/1/100"))
+        for host, admitted in (
+            ("2001:db8::1", True),
+            ("2001:db8::ffff:2", False),
+            ("2001:db8:0:1::1", True),
+            ("::ffff:192.0.2.7", True),
+            ("192.0.2.7", False),
+            ("fe80::1%eth0", True),
+        ):
+            self.assertEqual(self.try_(network, host), admitted, host)
+
+    def test_failed_handshakes(self) -> None:
+        """Ten a minute, whatever they fail of; what succeeds does not count."""
+        network = ModernNetwork(limits=Limits().with_limit("connections=1000/1000/3"), mode=Mode.INVITE)
+        network.invite("good")
+        ann = Hand(network, "ann").connect(invite="good")
+        for _ in range(5):
+            ann = Hand(network, "ann").connect()
+        bad: list[Act] = [
+            lambda hand: hand.write(b"garbage"),
+            lambda hand: hand.stream.loseConnection(),
+            lambda hand: hand.refusal(invite="good"),
+        ]
+        for act in bad:
+            hand = Hand(network, "eve")
+            self.assertIsNotNone(hand.server_end)
+            act(hand)
+            network.settle()
+        self.assertFalse(self.try_(network, "192.0.2.1"))
+        self.assertTrue(self.try_(network, "192.0.2.2"))
+        network.clock.rightNow += 20.1
+        self.assertTrue(self.try_(network, "192.0.2.1"))
+        self.assertFalse(ann.closed)
+
+    def test_none(self) -> None:
+        network = ModernNetwork(limits=Limits().with_limit("connections=none"))
+        for _ in range(200):
+            hand = Hand(network, "x")
+            self.assertIsNotNone(hand.server_end)
+            hand.write(b"garbage")
+
+
+class LimitTests(SynchronousTestCase):
+    """Rows that are set otherwise."""
+
+    def test_frame(self) -> None:
+        network = ModernNetwork(limits=Limits().with_limit("frame=5000/4K"))
+        hand = Hand(network).connect()
+        assert hand.joined is not None
+        self.assertEqual(hand.joined.limits.frame, 5000)
+        hand.stream.write(b"x" * 5001)
+        network.settle()
+        self.assertEqual(seen(hand), (True, [], ["too-large"]))
+        hand = Hand(network)
+        hand.stream.write(b"x" * 4097)
+        network.settle()
+        self.assertEqual(seen(hand), (True, ["too-large"], []))
+
+    def test_frame_none(self) -> None:
+        network = ModernNetwork(limits=Limits().with_limit("frame=none"))
+        hand = Hand(network)
+        hand.stream.write(b"x" * (MAX_FRAME - 1))
+        network.settle()
+        self.assertFalse(hand.closed)
+
+    def test_handshake(self) -> None:
+        network = ModernNetwork(limits=Limits().with_limit("handshake=2/1"))
+        hand = Hand(network)
+        network.run_for(2.1)
+        self.assertTrue(hand.closed)
+        hand = Hand(network).connect()
+        hand.stream.write(b"x")
+        network.run_for(1.1)
+        self.assertTrue(hand.closed)
+        network = ModernNetwork(limits=Limits().with_limit("handshake=none"))
+        hand = Hand(network)
+        hand.stream.write(b"x")
+        network.run_for(1000)
+        self.assertFalse(hand.closed)
+
+    def test_sends_none(self) -> None:
+        network = ModernNetwork(limits=Limits().with_limit("sends=none").with_limit("fetches=none"))
+        hand = Hand(network).connect()
+        assert hand.joined is not None
+        self.assertIsNone(hand.joined.limits.sends)
+        for number in range(300):
+            hand.stream.write(hand.sealed(inner.Fetch(mid=mid_of(number), data=inner.FetchData(name="x"))) + TERMINATOR)
+        network.settle()
+        self.assertEqual({code for code, _ in hand.errors}, {"unknown-recipient"})
+        self.assertEqual(len(hand.errors), 300)

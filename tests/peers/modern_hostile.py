@@ -13,6 +13,7 @@ from typing import Any
 from tests.peers.modern_connect import base64_field, to_frame
 from tests.peers.modern_primitives import Map
 from tests.peers.modern_server import Account, ModernServer
+from tests.peers.modern_stream import Stream, TlsStream, client_context, server_context
 
 Meddle = Callable[[Map], list[Map]]
 MeddleBundle = Callable[[Account, Account, Map], Map]
@@ -119,46 +120,56 @@ class HostileServer(ModernServer):
 
 
 class Between:
-    """Sits on plain TCP between a client and the server at `port`, and may change whole frames of either direction.
+    """Sits between a client and the server at `port`, over TCP or ending TLS on both sides, and may change frames.
 
     `change(direction, number, frame)` gives the frames that are passed on; direction is "to server" or "to client",
     `number` counts from 0 in that direction.
     """
 
-    def __init__(self, port: int, change: Callable[[str, int, bytes], list[bytes]]) -> None:
+    def __init__(self, port: int, change: Callable[[str, int, bytes], list[bytes]], tls: bool = False) -> None:
         self.server_port, self.change = port, change
+        self._context = server_context() if tls else None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._socks: list[socket.socket] = [self._listener]
+        self._streams: list[Stream] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self) -> None:
-        for sock in list(self._socks):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for stream in self._streams:
+            stream.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self.server_port))
-                self._socks += [client, server]
-                for args in ((client, server, "to server"), (server, client, "to client")):
-                    threading.Thread(target=self._pass, args=args, daemon=True).start()
+                sock, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
+    def _serve(self, sock: socket.socket) -> None:
+        client, server = Stream(sock), Stream(socket.create_connection(("127.0.0.1", self.server_port)))
+        with contextlib.suppress(OSError, EOFError):
+            if self._context is not None:
+                client = TlsStream(sock, self._context, False)
+                server = TlsStream(server.sock, client_context(), True)
+            self._streams += [client, server]
+            threading.Thread(target=self._pass, args=(client, server, "to server"), daemon=True).start()
+            self._pass(server, client, "to client")
+        for stream in (client, server):
+            stream.close()
+
+    def _pass(self, source: Stream, sink: Stream, direction: str) -> None:
         buffer, number = b"", 0
         with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
+            while data := source.receive():
                 *frames, buffer = (buffer + data).split(b"\n\n")
                 for frame in frames:
                     for made in self.change(direction, number, frame):
-                        sink.sendall(made + b"\n\n")
+                        sink.send(made + b"\n\n")
                     number += 1
-        for sock in (source, sink):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        for stream in (source, sink):
+            stream.close()
 
 
 def change_frame(raw: bytes, path: str, change: Callable[[Any], Any]) -> bytes:

@@ -1,0 +1,450 @@
+"""The relay of sims/2, with members that are only noted down: who is told what."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, cast
+
+import msgspec
+from twisted.trial.unittest import SynchronousTestCase
+
+from sims import inner
+from sims.crypto import payloads
+from sims.crypto.handshake import Claim
+from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys
+from sims.errors import Code
+from sims.server.interfaces import Account
+from sims.server.limits import Limits
+from sims.server.memory import MemoryStore
+from sims.server.modern_relay import ModernRelay
+from sims.server.registration import Admitted, Mode, hashed
+from sims.test.late_store import LateStore
+from sims.test.modern_builders import Counting, person
+from sims.test.modern_network import SPECS, WALL, mid_of, publishing
+
+M = TypeVar("M")
+DAY = 86_400
+
+
+class Member:
+    """Somebody who is here."""
+
+    def __init__(self, name: str) -> None:
+        self.identity = person(name)
+        self.id = self.identity.id
+        self.unsent = 0
+        self.came: list[inner.FromServer] = []
+        self.closed: list[Code | None] = []
+
+    def deliver(self, message: bytes) -> None:
+        self.came.append(inner.from_server(message))
+
+    def close(self, code: Code | None = None) -> None:
+        self.closed.append(code)
+
+    def take(self, kind: type[M]) -> M:
+        """The one message that came, which is of this kind."""
+        (found,), self.came = self.came, []
+        if not isinstance(found, kind):
+            raise AssertionError(f"{found}, not {kind}")
+        return found
+
+    def refusals(self) -> list[tuple[str, object, object]]:
+        """The errors that came: code, mid, after. A mid stands in both places."""
+        found: list[tuple[str, object, object]] = []
+        for error in self.came:
+            if not isinstance(error, inner.Error) or error.mid != error.data.mid:
+                raise AssertionError(f"{error}")
+            found.append((error.data.code, error.mid, error.data.after))
+        self.came = []
+        return found
+
+
+class RelayTestCase(SynchronousTestCase):
+    """A relay with Ann and Bob."""
+
+    limits = Limits()
+    directory = False
+
+    def setUp(self) -> None:
+        self.now = 0.0
+        self.woken = 0
+        self.begin()
+
+    def begin(self) -> None:
+        self.store = self.make_store()
+        self.relay = ModernRelay(
+            self.store,
+            clock=lambda: self.now,
+            wall=lambda: WALL + self.now,
+            limits=self.limits,
+            mode=Mode.OPEN,
+            directory=self.directory,
+        )
+        self.relay.wake = self.wake
+        self.ann, self.bob = self.join("ann"), self.join("bob")
+
+    def make_store(self) -> Any:
+        return MemoryStore()
+
+    def settle(self) -> None:
+        """Let a slow store do its work."""
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def join(self, name: str) -> Member:
+        member = Member(name)
+        results: list[Admitted | Code] = []
+        self.relay.admit(Claim(member.identity.public, name, None, None), results.append)
+        self.settle()
+        self.assertIsInstance(results[0], Admitted)
+        self.relay.join(member)
+        self.settle()
+        return member
+
+    def say(self, member: Member, message: inner.Inner | bytes) -> float:
+        """Have the relay receive a message; gives the pause that it asks for."""
+        plaintext = message if isinstance(message, bytes) else inner.encode(message)
+        pause = self.relay.receive(member, plaintext)
+        self.settle()
+        return pause
+
+    def flush(self, member: Member) -> list[bytes]:
+        """The mids that somebody is told are accepted."""
+        self.relay.flush()
+        return [mid for ack in member.came if isinstance(ack, inner.Ack) for mid in ack.data.mids]
+
+    def text(self, src: str, dst: str, number: int = 1) -> inner.ClientCom:
+        return inner.ClientCom(src=src, dst=dst, mid=mid_of(number), data=inner.pack({"header": b"h", "body": b"b"}))
+
+    def prekeys(self, member: Member, now: int = WALL) -> tuple[Bundle, list[OneTimeKey]]:
+        own, entropy = OwnPrekeys(), Counting(member.id)
+        bundle = own.make_bundle(member.identity, "x", SPECS, now=now, entropy=entropy)
+        return bundle, own.make_one_time_keys(member.identity, 3, now=now, entropy=entropy)
+
+    def publish(self, member: Member, number: int = 1) -> tuple[Bundle, list[OneTimeKey]]:
+        bundle, keys = self.prekeys(member)
+        self.say(member, publishing(number, bundle, keys))
+        self.assertIn(mid_of(number), self.flush(member))
+        member.came.clear()
+        return bundle, keys
+
+    def fetch(self, member: Member, number: int = 1, **whose: str) -> None:
+        self.say(member, inner.Fetch(mid=mid_of(number), data=inner.FetchData(**cast("Any", whose))))
+
+
+class MessageTests(RelayTestCase):
+    """client-connect and client-com."""
+
+    def test_both_kinds(self) -> None:
+        """They come as they were sent."""
+        data = inner.pack({"anything": [1, b"2"]})
+        for message in (
+            self.text(self.ann.id, self.bob.id),
+            inner.ClientConnect(
+                src=self.ann.id, dst=self.bob.id, mid=mid_of(2), phase=1, ciphers=("x", "y"), data=data
+            ),
+            inner.ClientConnect(src=self.ann.id, dst=self.bob.id, mid=mid_of(3), phase=4, data=data),
+        ):
+            self.say(self.ann, message)
+            self.assertEqual(inner.encode(self.bob.take(type(message))), inner.encode(message))
+
+    def test_acks_are_gathered(self) -> None:
+        """What is accepted in one turn is told in one message, and somebody is told to tell it."""
+        for number in range(5):
+            self.say(self.ann, self.text(self.ann.id, self.bob.id, number))
+        self.assertEqual(self.woken, 0)
+        mids = tuple(mid_of(number) for number in range(5))
+        self.say(self.bob, inner.Ack(data=inner.AckData(mids=mids)))
+        self.assertEqual((self.woken, self.ann.came), (1, []))
+        self.relay.flush()
+        self.assertEqual(self.ann.take(inner.Ack).data.mids, mids)
+        self.relay.flush()
+        self.assertEqual(self.ann.came, [])
+
+    def test_many_acks(self) -> None:
+        """No ack names more than a reader takes."""
+        for number in range(inner.MAX_MIDS + 1):
+            self.relay._accepted(self.ann.id, mid_of(number))
+        self.assertEqual(len(self.flush(self.ann)), inner.MAX_MIDS + 1)
+        self.assertEqual(len(self.ann.came), 2)
+
+    def test_not_the_sender(self) -> None:
+        for src in (self.bob.id, "z" * 32):
+            self.say(self.ann, self.text(src, self.bob.id))
+            self.assertEqual(self.ann.refusals()[0][:2], ("not-sender", mid_of(1)))
+        self.assertEqual(self.bob.came, [])
+
+    def test_nobody(self) -> None:
+        self.say(self.ann, self.text(self.ann.id, "z" * 32, 7))
+        self.assertEqual(self.ann.refusals()[0][:2], ("unknown-recipient", mid_of(7)))
+
+    def test_malformed(self) -> None:
+        """What is no known message is told, and everything goes on."""
+        for bad in (
+            b"",
+            b"\xc1",
+            b"\x90" * 50_000,
+            b"\x91" * 100,
+            msgspec.msgpack.encode({"type": "hello"}),
+            msgspec.msgpack.encode({"type": ["ack"]}),
+            msgspec.msgpack.encode({"type": "rekey", "phase": 1}),
+            msgspec.msgpack.encode({"type": "ack", "data": {"mids": [b"short"]}}),
+            msgspec.msgpack.encode({"type": "ack", "data": {"mids": [bytes(16)] * 1001}}),
+            msgspec.msgpack.encode({"type": "fetch", "mid": bytes(16), "data": {}}),
+            msgspec.msgpack.encode({"type": "fetch", "mid": bytes(16), "data": {"id": "short"}}),
+            msgspec.msgpack.encode({"type": "bundle", "data": {"bundle": 1}}),
+            msgspec.msgpack.encode({"type": "error", "data": {"code": "x"}}),
+            msgspec.msgpack.encode({"type": "publish", "mid": bytes(16), "data": {"one_time_keys": []}}),
+            inner.encode(self.text(self.ann.id, self.bob.id))[:-1],
+            inner.encode(self.text(self.ann.id, self.bob.id)) + b"\0",
+            inner.encode(self.text("UPPER" + "a" * 27, self.bob.id)),
+        ):
+            self.say(self.ann, bad)
+            self.assertEqual([code for code, _, _ in self.ann.refusals()], ["malformed"], bad[:40])
+        self.assertEqual((self.ann.closed, self.bob.came), ([], []))
+        self.say(self.ann, self.text(self.ann.id, self.bob.id))
+        self.bob.take(inner.ClientCom)
+
+    def test_replaced(self) -> None:
+        """A newer connection of an id closes the older one; what that had not acknowledged comes on the new one."""
+        self.say(self.ann, self.text(self.ann.id, self.bob.id))
+        newer = self.join("bob")
+        self.assertEqual((self.bob.closed, len(self.relay)), ([Code.REPLACED], 2))
+        newer.take(inner.ClientCom)
+        self.relay.leave(self.bob)
+        self.say(self.bob, self.text(self.bob.id, self.ann.id, 9))
+        self.say(self.bob, inner.Ack(data=inner.AckData(mids=(mid_of(1),))))
+        self.assertEqual((len(self.relay), self.ann.came), (2, []))
+        self.relay.leave(newer)
+        self.join("bob").take(inner.ClientCom)
+
+    def test_sends(self) -> None:
+        """200 at once; then 20 a second, by reading more slowly. Acknowledgements are free."""
+        pauses = [self.say(self.ann, self.text(self.ann.id, self.bob.id, n)) for n in range(200)]
+        self.assertEqual(set(pauses), {0.0})
+        self.assertAlmostEqual(self.say(self.ann, self.text(self.ann.id, self.bob.id, 200)), 0.05)
+        self.assertEqual(self.say(self.ann, inner.Ack(data=inner.AckData(mids=()))), 0.0)
+        self.now += 0.05
+        self.assertAlmostEqual(self.say(self.ann, b"rubbish"), 0.05)
+        self.assertEqual(self.say(self.bob, self.text(self.bob.id, self.ann.id)), 0.0)
+        self.relay.leave(self.ann)
+        again = self.join("ann")
+        self.assertAlmostEqual(self.say(again, inner.ListRequest()), 0.1)  # a new connection is no new credit
+
+
+class SlowStoreTests(MessageTests):
+    """The same with a store that takes its time."""
+
+    def make_store(self) -> Any:
+        return LateStore()
+
+    def settle(self) -> None:
+        self.store.settle()
+
+
+class PrekeyTests(RelayTestCase):
+    """publish and fetch."""
+
+    def test_fetch(self) -> None:
+        """By id or by name in any spelling; with a one-time key, once."""
+        bundle, keys = self.publish(self.bob)
+        for whose, key in (({"id": self.bob.id}, keys[0]), ({"name": "BOB"}, None)):
+            self.fetch(self.ann, 5, **whose)
+            reply = self.ann.take(inner.BundleReply)
+            self.assertEqual(reply.mid, mid_of(5))
+            self.assertEqual(payloads.decode(Bundle, bytes(reply.data.bundle)), bundle)
+            found = reply.data.one_time_key
+            self.assertEqual(None if found is msgspec.UNSET else payloads.decode(OneTimeKey, bytes(found)), key)
+        self.now += DAY
+        self.fetch(self.ann, id=self.bob.id)
+        self.assertIsNot(self.ann.take(inner.BundleReply).data.one_time_key, msgspec.UNSET)
+
+    def test_fetch_of_oneself(self) -> None:
+        """One's own bundle, to see its version; one-time keys are for others."""
+        self.publish(self.ann)
+        self.fetch(self.ann, id=self.ann.id)
+        self.assertIs(self.ann.take(inner.BundleReply).data.one_time_key, msgspec.UNSET)
+
+    def test_unknown(self) -> None:
+        """Somebody who is not there, a name that nobody can have, somebody who has published nothing: all alike."""
+        for whose in ({"id": "z" * 32}, {"name": "eve"}, {"name": "a b"}, {"name": ""}, {"id": self.bob.id}):
+            self.fetch(self.ann, 3, **whose)
+            self.assertEqual([error[:2] for error in self.ann.refusals()], [("unknown-recipient", mid_of(3))])
+
+    def test_fetches(self) -> None:
+        """20 at once, then one a second; and how long to wait."""
+        for _ in range(20):
+            self.fetch(self.ann, id=self.bob.id)
+        self.ann.came.clear()
+        self.fetch(self.ann, 9, id=self.bob.id)
+        self.assertEqual(self.ann.refusals(), [("rate-limited", mid_of(9), 1)])
+        self.fetch(self.bob, id=self.ann.id)
+        self.assertEqual(self.bob.refusals()[0][0], "unknown-recipient")
+        self.now += 1
+        self.fetch(self.ann, id=self.bob.id)
+        self.assertEqual(self.ann.refusals()[0][0], "unknown-recipient")
+
+    def refused(self, message: inner.Publish) -> str:
+        """The code with which Ann's publishing is refused; her bundle stays as it was."""
+        self.ann.came.clear()
+        before: list[Any] = []
+        self.store.bundle(self.ann.id, before.append)
+        self.say(self.ann, message)
+        self.assertEqual(self.flush(self.ann), [])
+        ((code, mid, _),) = self.ann.refusals()
+        self.assertEqual(mid, message.mid)
+        self.store.bundle(self.ann.id, before.append)
+        self.assertEqual(before[0], before[1])
+        return code
+
+    def test_refused(self) -> None:
+        bundle, keys = self.prekeys(self.ann)
+        others, others_keys = self.prekeys(self.bob)
+        flipped = msgspec.structs.replace(bundle, name="y")
+        unsigned = msgspec.structs.replace(keys[1], key_id=99)
+        for message, code in (
+            (publishing(1, others, []), "not-authenticated"),
+            (publishing(1, flipped, []), "not-authenticated"),
+            (publishing(1, bundle, [*keys, others_keys[0]]), "not-authenticated"),
+            (publishing(1, bundle, [keys[0], unsigned]), "not-authenticated"),
+            (publishing(1, {"sign": b"short"}, []), "malformed"),
+            (publishing(1, bundle, cast("list[OneTimeKey]", [7])), "malformed"),
+            (publishing(1, self.prekeys(self.ann, WALL - 31 * DAY)[0], []), "policy"),
+        ):
+            self.assertEqual(self.refused(message), code)
+
+    def test_steps_back(self) -> None:
+        """A lower version, or the same with other bytes; the same again is no harm."""
+        bundle, keys = self.publish(self.ann)
+        for version in (bundle.version, bundle.version - 1):
+            unsigned = msgspec.structs.replace(bundle, version=version, name="other")
+            signature = self.ann.identity.sign("bundle", unsigned.signed())
+            other = msgspec.structs.replace(unsigned, signature=signature)
+            self.assertEqual(self.refused(publishing(2, other, [])), "policy")
+        self.say(self.ann, publishing(3, bundle, keys))
+        self.assertEqual(self.flush(self.ann), [mid_of(3)])
+
+    def test_too_many(self) -> None:
+        """More than 40 at once is no message."""
+        bundle, keys = self.prekeys(self.ann)
+        data = inner.PublishData(bundle=inner.pack(bundle), one_time_keys=(inner.pack(keys[0]),) * 41)
+        self.say(self.ann, inner.Publish(mid=mid_of(1), data=data))
+        self.assertEqual(self.ann.refusals()[0][0], "malformed")
+
+
+class RestTests(RelayTestCase):
+    """list, about and delete."""
+
+    def test_list(self) -> None:
+        self.say(self.ann, inner.ListRequest(mid=mid_of(4)))
+        reply = self.ann.take(inner.ListReply)
+        self.assertEqual((reply.mid, reply.data.clients), (mid_of(4), ()))
+
+    def test_about(self) -> None:
+        self.publish(self.ann)
+        self.say(self.ann, self.text(self.ann.id, self.bob.id))
+        self.say(self.ann, inner.AboutRequest(mid=mid_of(4)))
+        reply = self.ann.take(inner.AboutReply)
+        self.assertEqual(reply.mid, mid_of(4))
+        facts = reply.data.facts
+        self.assertEqual((facts["id"], facts["name"], facts["one_time_keys"]), (self.ann.id, "ann", 3))
+        self.assertEqual(facts["written_to"], [self.bob.id])
+
+    def test_delete(self) -> None:
+        """The account goes, its name is free, whoever still writes is told, and so is who asked."""
+        self.publish(self.ann)
+        self.say(self.bob, self.text(self.bob.id, self.ann.id, 8))
+        self.ann.came.clear()
+        self.say(self.ann, inner.Delete(mid=mid_of(3)))
+        self.assertEqual(self.ann.take(inner.Ack).data.mids, (mid_of(3),))
+        self.assertEqual((self.ann.closed, len(self.relay)), ([None], 1))
+        self.assertEqual([error[:2] for error in self.bob.refusals()], [("unknown-recipient", mid_of(8))])
+        self.say(self.ann, self.text(self.ann.id, self.bob.id))
+        self.fetch(self.bob, name="ann")
+        self.assertEqual(self.bob.refusals()[0][0], "unknown-recipient")
+        results: list[Admitted | Code] = []
+        self.relay.admit(Claim(person("eve").public, "Ann", None, None), results.append)
+        self.assertEqual(results, [Admitted("ann", None, False)])
+
+
+class DirectoryTests(RelayTestCase):
+    directory = True
+
+    def test_list(self) -> None:
+        """All accounts by name, and who is here."""
+        self.relay.leave(self.bob)
+        self.say(self.ann, inner.ListRequest())
+        listed = self.ann.take(inner.ListReply).data.clients
+        self.assertEqual(
+            [(one.id, one.name, one.online) for one in listed],
+            [(self.ann.id, "ann", True), (self.bob.id, "bob", False)],
+        )
+
+    def test_a_long_list(self) -> None:
+        """As many as fit in a box."""
+        public = person("eve").public
+        for number in range(800):
+            claim = Claim(public, f"n{number:03}" + "ü" * 28, None, None)
+            self.store.register(_account(number, claim.name), None, lambda _: None)
+        self.say(self.ann, inner.ListRequest())
+        reply = self.ann.take(inner.ListReply)
+        self.assertLess(len(inner.encode(reply)), 65_536)
+        self.assertGreater(len(reply.data.clients), 400)
+
+
+def _account(number: int, name: str) -> Any:
+    return Account("".join("abcdefghij"[int(digit)] for digit in f"{number:032}"), name, b"", b"", 0)
+
+
+class AdmissionTests(SynchronousTestCase):
+    """Who is let in."""
+
+    def admit(self, mode: Mode, name: str, asked: str, invite: str | None = None, epoch: int | None = None) -> Any:
+        results: list[Admitted | Code] = []
+        if not hasattr(self, "store"):
+            self.store = MemoryStore()
+        self.spent = 0
+
+        def spent() -> None:
+            self.spent += 1
+
+        relay = ModernRelay(self.store, clock=lambda: 0.0, wall=lambda: WALL, mode=mode, invitation_spent=spent)
+        relay.admit(Claim(person(name).public, asked, invite, epoch), results.append)
+        (result,) = results
+        return result
+
+    def test_invitations(self) -> None:
+        self.store = MemoryStore()
+        self.store.invite(hashed("good"), lambda _: None)
+        for invite, code in ((None, Code.INVITE_REQUIRED), ("", Code.INVITE_REQUIRED), ("bad", Code.INVITE_REQUIRED)):
+            self.assertEqual(self.admit(Mode.INVITE, "ann", "ann", invite), code)
+        self.assertEqual(self.admit(Mode.INVITE, "ann", "Ann", "good"), Admitted("ann", None, True))
+        self.assertEqual(self.spent, 1)
+        self.assertEqual(self.admit(Mode.INVITE, "bob", "bob", "good"), Code.INVITE_USED)
+        # A known id connects always, whatever it brings, and keeps its name.
+        for mode in Mode:
+            self.assertEqual(self.admit(mode, "ann", "other", "good"), Admitted("ann", None, False))
+        self.assertEqual(self.spent, 0)
+
+    def test_names(self) -> None:
+        for bad in ("", "a b", "x" * 33, "\u200b", "ﬀ", "a\nb", "@\0"):
+            self.assertEqual(self.admit(Mode.OPEN, "ann", bad), Code.NAME_INVALID)
+        self.assertEqual(self.admit(Mode.OPEN, "ann", "ÄNN"), Admitted("änn", None, False))
+        self.assertEqual(self.admit(Mode.OPEN, "bob", "a\u0308nn"), Code.NAME_TAKEN)
+        self.assertEqual(self.admit(Mode.OPEN, "bob", "x" * 32), Admitted("x" * 32, None, False))
+
+    def test_a_name_that_is_refused_spends_nothing(self) -> None:
+        self.store = MemoryStore()
+        self.admit(Mode.OPEN, "ann", "ann")
+        self.store.invite(hashed("good"), lambda _: None)
+        self.assertEqual(self.admit(Mode.INVITE, "bob", "ann", "good"), Code.NAME_TAKEN)
+        self.assertEqual(self.admit(Mode.INVITE, "bob", "a b", "good"), Code.NAME_INVALID)
+        self.assertEqual(self.admit(Mode.INVITE, "bob", "bob", "good"), Admitted("bob", None, True))
+
+    def test_closed(self) -> None:
+        self.assertEqual(self.admit(Mode.CLOSED, "ann", "ann", "any"), Code.POLICY)
+
+    def test_epochs(self) -> None:
+        found = [self.admit(Mode.OPEN, "ann", "ann", None, epoch).epoch for epoch in (3, 4, 2, None)]
+        self.assertEqual(found, [None, 3, 4, 4])
