@@ -218,34 +218,39 @@ def from_server(plaintext: bytes) -> FromServer:
     return _read(_from_server, plaintext)
 
 
-class _Message(_Data, frozen=True, kw_only=True):
+class ComData(_Data, frozen=True, kw_only=True):
+    """The ``data`` of a client-com, looked into."""
+
     header: bytes
     body: bytes
 
 
-class _Com(_Inner, tag="client-com", frozen=True, kw_only=True):
+class Com(_Inner, tag="client-com", frozen=True, kw_only=True):
+    """A :class:`ClientCom`, looked into."""
+
     src: Id
     dst: Id
     mid: Mid
-    data: _Message
+    data: ComData
 
 
-_common: msgspec.msgpack.Decoder[Ack | _Com] = msgspec.msgpack.Decoder(Ack | _Com)
+_common: msgspec.msgpack.Decoder[Ack | Com] = msgspec.msgpack.Decoder(Ack | Com)
 
 
-def _is_common(plaintext: bytes) -> bool:
-    """Whether this is one of the two commonest messages in its shortest form: encoded anew, it gives the same bytes.
+def common(plaintext: bytes) -> Ack | Com | None:
+    """One of the two commonest messages, if it is in its shortest form: encoded anew, it gives the same bytes.
 
-    Then there is nothing in it that :func:`strictmsgpack.check` could refuse.
+    Then there is nothing in it that :func:`strictmsgpack.check` could refuse, and it can be passed on as it is.
     """
     try:
-        return _encoder.encode(_common.decode(plaintext)) == plaintext
+        found = _common.decode(plaintext)
     except _ERRORS:
-        return False
+        return None
+    return found if _encoder.encode(found) == plaintext else None
 
 
 def _read(decoder: msgspec.msgpack.Decoder[M], plaintext: bytes) -> M:
-    if not _is_common(plaintext):
+    if common(plaintext) is None:
         strictmsgpack.check(plaintext)
     try:
         found = decoder.decode(plaintext)

@@ -1,4 +1,4 @@
-"""Every message of the seed as one frozen type (protocol.rst, "The seed"): what travels, and in which fields.
+"""Every message of the seed as one frozen type (seed.rst, "The seed"): what travels, and in which fields.
 
 :mod:`sims.wire` turns bytes into these and these into bytes.
 """

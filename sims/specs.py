@@ -71,7 +71,7 @@ def by_names(names: Iterable[str]) -> tuple[CipherSpec, ...]:
 
 
 def negotiate(offer: Sequence[str], allowed: Sequence[CipherSpec]) -> CipherSpec:
-    """The first of the initiator's order that this side allows (protocol.rst, "Cipher specs").
+    """The first of the initiator's order that this side allows (seed.rst, "Cipher specs").
 
     :raises PeerError: ``no-common-spec``.
     """

@@ -16,6 +16,8 @@ from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import (
     IAddress,
@@ -28,7 +30,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer, providedBy
 
 from sims.errors import Code, LocalError, PeerError
 
@@ -72,6 +74,17 @@ def binding(transport: ITransport | None, groups: Sequence[str] = (GROUP,)) -> b
 def is_tls(transport: ITransport | None) -> bool:
     """Whether a protocol's transport is TLS, so that it has to wait for the handshake."""
     return isinstance(transport, TLSMemoryBIOProtocol)
+
+
+def write_now(transport: ITransport | None) -> None:
+    """Hand to the operating system what was written to a TLS connection, without another round of the reactor.
+
+    What it does not take, for whatever reason, is the reactor's to write.
+    """
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        below = transport.transport
+        if isinstance(below, FileDescriptor) and below.connected and not below.disconnecting:
+            below.doWrite()
 
 
 def _context() -> SSL.Context:
@@ -127,9 +140,45 @@ def _server_context(certificate: bytes, key: bytes) -> SSL.Context:
     return context
 
 
+class _Socket:
+    """A TCP transport that writes at once, while it has nothing buffered: without another round of the reactor.
+
+    Whatever else is asked of it, the transport itself is asked.
+    """
+
+    def __init__(self, transport: FileDescriptor) -> None:
+        self._transport = transport
+        self._clear = True
+        directlyProvides(self, providedBy(transport))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """As ITransport."""
+        transport = self._transport
+        if self._clear and transport.connected:
+            taken = transport.writeSomeData(data)
+            if taken == len(data):
+                return
+            # From now on the reactor writes: it knows when the socket takes more, and what an error means.
+            self._clear = False
+            if isinstance(taken, int):
+                data = data[taken:]
+        transport.write(data)
+
+
+class _TlsProtocol(TLSMemoryBIOProtocol):
+    """TLS that writes its records at once."""
+
+    def makeConnection(self, transport: object) -> None:  # noqa: N802 - Twisted's name
+        """As IProtocol."""
+        super().makeConnection(_Socket(transport) if isinstance(transport, FileDescriptor) else transport)
+
+
 class _TlsFactory(TLSMemoryBIOFactory):
     # The connection gathers what it writes in one turn of the reactor; once is enough.
-    protocol = TLSMemoryBIOProtocol
+    protocol = _TlsProtocol
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         # The factory within may refuse the address. It does so before there is any TLS.
@@ -195,13 +244,17 @@ def client_tls(endpoint: IStreamClientEndpoint, host: str, ca: bytes | None = No
     :raises LocalError: ``malformed``, when ``ca`` holds no certificate, or ``host`` cannot be one.
     """
     try:
-        roots = None if ca is None else [_certificate(pem) for pem in _CERTIFICATE.findall(ca)]
-        if roots is not None and not roots:
-            raise LocalError(Code.MALFORMED, "there is no certificate in this file")
-        creator = _ClientTls(host, roots)
+        creator = _ClientTls(host, None if ca is None else _roots(ca))
     except (crypto.Error, SSL.Error, ValueError):
         raise LocalError(Code.MALFORMED, "not a certificate in PEM, or not the name of a host") from None
     return wrapClientTLS(creator, endpoint)
+
+
+def _roots(ca: bytes) -> list[crypto.X509]:
+    found = [_certificate(pem) for pem in _CERTIFICATE.findall(ca)]
+    if not found:
+        raise LocalError(Code.MALFORMED, "there is no certificate in this file")
+    return found
 
 
 def _certificate(pem: bytes) -> crypto.X509:

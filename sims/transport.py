@@ -89,7 +89,12 @@ class FrameReceiver(LineReceiver):
     def dataReceived(self, data: bytes) -> None:
         if self._finished:
             return
+        size = len(data) - len(TERMINATOR)
+        nothing_buffered = not self._tail or self._tail == TERMINATOR
         self._tail = (self._tail + data[-2:])[-2:]
+        if nothing_buffered and not self.paused and 0 <= size <= self.MAX_LENGTH and data.find(TERMINATOR) == size:
+            self.lineReceived(data[:size])  # one frame and whole, as nearly always
+            return
         super().dataReceived(data)
         self._watch_frame()
 

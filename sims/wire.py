@@ -51,7 +51,7 @@ from sims.messages import (
 )
 from sims.strictjson import Digest, Octets, Octets16, Octets32, Pem, parse_json
 
-#: What ends a frame, and how long one may be (bytes, without the terminator; protocol.rst, "Framing").
+#: What ends a frame, and how long one may be (bytes, without the terminator; seed.rst, "Framing").
 TERMINATOR = b"\n\n"
 MAX_FRAME = 65_536
 MAX_FRAME_BEFORE_SESSION = 8_192

@@ -181,6 +181,7 @@ def start_server(folder: str) -> tuple[subprocess.Popen[str], int]:
     """The server as users run it; gives its port."""
     script = Path(sys.executable).parent / "twistd"
     command = [str(script), "-n", "sims-server", "--dir", folder, "--seed-listen", "tcp:0:interface=127.0.0.1"]
+    command += ["--limit", "connections=none"]  # 100 of one address are too many otherwise
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder)
     line = child.stdout.readline() if child.stdout is not None else ""
     if not line.startswith("sims-seed://"):

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor
-from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate, TLSVersion
 from twisted.protocols.basic import LineReceiver
 
 from sims.crypto.certificate import self_signed
-from sims.tls import ServerTls, server_tls
 
 
 class Bare(LineReceiver):
@@ -44,10 +43,13 @@ def main(folder: Path) -> None:
     members: dict[int, Bare] = {}
     factory = Factory.forProtocol(lambda: Bare(members))
     factory.noisy = False
-    secured = server_tls(
-        cast("IProtocolFactory", factory), ServerTls(made.certificate, made.key), cast("IReactorTime", reactor)
+    certificate = PrivateCertificate.loadPEM(made.certificate + made.key)
+    options = CertificateOptions(
+        privateKey=certificate.privateKey.original,
+        certificate=certificate.original,
+        raiseMinimumTo=TLSVersion.TLSv1_3,
     )
-    listening = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(secured)
+    listening = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1").listen(factory)
 
     def say(port: Any) -> None:
         print(port.getHost().port, flush=True)

@@ -34,6 +34,8 @@ Event = dict[str, Any]
 TIMEOUT = 60.0
 #: A listener on a free port of this machine alone.
 LOOPBACK = "tcp:0:interface=127.0.0.1"
+#: Tests make more connections from one address than a server takes.
+MANY_CONNECTIONS = "--limit=connections=none"
 
 _ADDRESS = re.compile(r"sims-seed://(\[[0-9a-f:]+\]|[0-9.]+):([0-9]+)")
 #: How every line of the log begins.
@@ -376,6 +378,7 @@ class ProcessTestCase(TestCase):
     def start_server(self, *args: str, command: Sequence[str] = ("sims-server",)) -> Server:
         """A server that listens, on a free port if not told otherwise."""
         given = [*args] if "--seed-listen" in args else [*args, "--seed-listen", LOOPBACK]
+        given.append(MANY_CONNECTIONS)
         server = self.keep(Server(self.place, *given, command=command))
         return server.wait_ready(given.count("--seed-listen"))
 

@@ -243,9 +243,9 @@ class TalkTests(TestCase):
         while quiet < 3:
             with self.server.lock:
                 busy = any(account.mailbox for account in self.server.accounts.values() if account.wire)
-            busy = busy or any(client.talks.outbox for client in clients)
+            busy = busy or any(client.busy for client in clients)
             quiet = 0 if busy else quiet + 1
-            time.sleep(0.003)
+            time.sleep(0.001)
 
     def test_another_bundle(self) -> None:
         """Somebody else's bundle, a stripped or an altered one is refused, and what waits goes once it is right."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ from tests.peers.modern_client import ModernClient
 from tests.peers.modern_hostile import Between, HostileServer, change_frame, changed, flipped
 from tests.peers.modern_identity import Link, bundle_signed
 from tests.peers.modern_primitives import AES, CHACHA, DEFAULT_SPECS, Map
+from tests.peers.modern_server import Account
+from tests.processes import TIMEOUT
 
 Change = Callable[[Map], Map]
 
@@ -33,10 +36,18 @@ class BundleTests(Hostile):
 
     def refused(self, change: Change, console: ModernConsole, peer: ModernClient, text: str) -> None:
         """The console fetches a bundle that is changed: nothing is sent, and there is no session."""
-        self.server.meddle_bundle = functools.partial(answered, change)
-        before, relayed = self.server.meddled, len(self.server.originals)
+        relayed, done = len(self.server.originals), threading.Event()
+
+        def meddle(asker: Account, owner: Account, reply: Map) -> Map:
+            # What is asked for once more, without a one-time key or for somebody else, is spoilt in another way.
+            if owner.id != peer.id or "one_time_key" not in reply:
+                return changed(reply, "bundle/signature", flipped)
+            done.set()
+            return change(reply)
+
+        self.server.meddle_bundle = meddle
         self.from_console(console, peer, text)
-        self.wait_for(lambda: self.server.meddled > before, "a fetch")
+        self.assertTrue(done.wait(TIMEOUT))
         self.settle()
         self.assertEqual(self.server.originals[relayed:], [])
         self.assertEqual([told for told in console.all("connected") if told["peer"]["id"] == peer.id], [])

@@ -43,18 +43,23 @@ class ListenerTests(ProcessTestCase):
     """Where it listens, and what it says of it."""
 
     def test_default(self) -> None:
-        """Without a listener named: the seed's port, on this machine only."""
+        """Without a listener named: sims/2 with TLS on its port, on all interfaces, and nothing of the seed's."""
         try:
-            _listen("127.0.0.1", 8080).close()
+            _listen("0.0.0.0", 7467).close()  # noqa: S104
         except OSError as error:
-            raise SkipTest(f"tcp 8080 on 127.0.0.1 is taken: {error}") from None
+            raise SkipTest(f"tcp 7467 is taken: {error}") from None
         for command in (TWISTD, ("sims-server",)):
             server = self.keep(Server(self.place, command=command)).wait_ready()
-            self.assertEqual(server.out, ["sims-seed://127.0.0.1:8080"])
-            self.start_peer(8080, "ann", 1).close()
-            with self.assertRaises(OSError):  # any other address of this machine
-                socket.create_connection(("127.0.0.2", 8080), 5).close()
+            self.assertRegex(server.out[0], r"\Asims://[^/:]+:7467/[a-z2-7]{32}\?invite=[\w-]+\Z")
+            for host in ("127.0.0.1", "127.0.0.2"):
+                socket.create_connection((host, 7467), 5).close()
+            try:
+                socket.create_connection(("::1", 7467), 5).close()
+            except OSError as error:
+                if socket.has_dualstack_ipv6():
+                    raise AssertionError(f"not on IPv6: {error}") from None
             server.stop()
+            self.assertEqual(len(server.out), 1)
 
     def test_several(self) -> None:
         """Each listener has its line, in the order given, with the port that it really has; all are one server."""
@@ -145,7 +150,7 @@ class OutputTests(ProcessTestCase):
         for command in (["sims-server"], ["twistd", "-n", "sims-server"]):
             server = self.keep(Server(self.place, "--help", command=command))
             self.assertEqual(server.wait_exit(), 0, server.describe("--help"))
-            for option in ("--dir", "--seed-listen", "--logfile", "--version", "--help"):
+            for option in ("--dir", "--listen", "--seed-listen", "--host", "--limit", "--logfile", "--help"):
                 self.assertIn(option, "\n".join(server.out))
             self.assertEqual(server.err, [])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Literal
 
 from sims.client import events
 from sims.client.events import EXPIRED, Contact, Delivery
@@ -85,14 +86,16 @@ class Desk:
         """Tell how far a text has come."""
         if not letter.id:
             return
-        code: str | None = letter.code or None
+        code: Code | Literal["expired"] | None = None
+        if letter.code:
+            code = EXPIRED if letter.code == EXPIRED else Code(letter.code)
         self.events.append(
             events.State(
                 id=letter.id.hex(),
                 to=self.people.contact(letter.to) if letter.to else Contact("", letter.name),
                 state=letter.state,
                 text=text,
-                code=code if code is None or code == EXPIRED else Code(code),
+                code=code,
                 ref=self.refs.get(letter.number),
             )
         )
@@ -109,7 +112,14 @@ class Desk:
             self.state(letter)
         if sealed:
             # It has a place in the stream, which nothing will take: all that followed would count as behind a gap.
-            self.talks.renew(letter.to)
+            self.renew(letter.to)
+
+    def renew(self, person: str) -> None:
+        """What was said to somebody is not what they will have heard: a new stream, and a new session for it."""
+        known = self.people.meet(person)
+        self.talks.renew(person)
+        known.renewed = True
+        self.ledger.person(known)
 
     def drop(self, letter: Letter, *, urgent: bool = True) -> None:
         """Nobody will ask for a letter any more."""

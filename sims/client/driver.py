@@ -6,178 +6,32 @@ A messenger decides, a :class:`Driver` moves bytes: :class:`~sims.client.connect
 
 from __future__ import annotations
 
-import secrets
-from collections import deque
 from collections.abc import Callable
-from typing import ClassVar, Generic, Protocol, TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
-import msgspec
 from twisted.application.internet import backoffPolicy
-from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IProtocol,
-    IProtocolFactory,
-    IReactorTime,
-)
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sims.client import events
-from sims.client.events import Delivery, Event, Ready
+from sims.client.driven import Messenger
+from sims.client.driver_connection import Connection, ConnectionFactory
+from sims.client.waiters import Waiters
 from sims.errors import Code, LocalError, PeerError, SimsError, UnavailableError
-from sims.transport import LINGER, FrameReceiver
+from sims.transport import LINGER
 
 T = TypeVar("T")
 
-#: Seconds: for the handshake with the server; between attempts to connect, at first and at most.
-HANDSHAKE_TIMEOUT = 10.0
+#: Seconds between attempts to connect, at first and at most; likewise between attempts to make lasting what is not.
 RETRY_FIRST = 0.5
 RETRY_MOST = 60.0
+SETTLE_FIRST = 1.0
+SETTLE_MOST = 30.0
 #: Messages that may wait for the server to take them.
 MAX_WAITING = 8192
-
-# Refs of this module's own, never shown: the Deferreds that wait for an event.
-_OWN_REF = f"\0{secrets.token_hex(8)}-"
-
-
-class Messenger(Protocol):
-    """What decides at the user's end, without a reactor. Frames and commands in, frames and events out."""
-
-    @property
-    def frames(self) -> deque[bytes]:
-        """To be written, without terminators."""
-
-    @property
-    def events(self) -> deque[Event]:
-        """What happened, in order."""
-
-    @property
-    def ready(self) -> Ready | None:
-        """Said when the handshake with the server is through; None while it is not."""
-
-    @property
-    def waiting(self) -> int:
-        """How many messages wait for the server to take them."""
-
-    def connected(self, binding: bytes) -> None:
-        """A new connection to the server is there; ``binding`` ties the handshake to it (TLS exporter)."""
-
-    def lost(self) -> None:
-        """The connection is gone."""
-
-    def receive(self, frame: bytes) -> None:
-        """One frame from the server.
-
-        :raises PeerError: the connection is to be closed.
-        """
-
-    def slowed(self, congested: bool) -> None:
-        """The way to the server is behind, or has caught up."""
-
-    def tick(self) -> float | None:
-        """Do what is due; gives when to be called again."""
-
-    def settle(self) -> None:
-        """Make lasting what has changed: called before anything that follows from it leaves.
-
-        :raises LocalError: it cannot be.
-        """
-
-
-class Connection(FrameReceiver):
-    """One connection to the server; feeds the messenger and writes what it has to say."""
-
-    def __init__(self, client: Driver, clock: IReactorTime) -> None:
-        super().__init__(clock)
-        self.MAX_LENGTH = client.max_frame
-        self._client = client
-        self._settled = False
-        self._deadline: IDelayedCall | None = None
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self._deadline = self.clock.callLater(HANDSHAKE_TIMEOUT, self._too_slow)
-        self._client.connection_opened(self)
-        self.opened()
-
-    def opened(self) -> None:
-        """Bytes can be exchanged; over TLS that is later, see :mod:`sims.client.modern_connection`."""
-        self._client.connection_made(self, b"")
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        super().connectionLost(reason)
-        self._settle(UnavailableError(self._client.closed_early))
-        self._client.connection_lost(self)
-
-    def frame_received(self, frame: bytes) -> None:
-        self._client.frame_received(self, frame)
-
-    def frame_too_long(self) -> None:
-        self.fail(PeerError(Code.TOO_LARGE, f"the server sent a frame of more than {self.MAX_LENGTH} bytes"))
-
-    def frame_too_slow(self) -> None:
-        self.fail(UnavailableError("the server began a frame and did not end it"))
-
-    def write_side_changed(self) -> None:
-        self._client.write_side_changed(self)
-
-    def is_ready(self) -> None:
-        """The handshake is through."""
-        self._settle(None)
-
-    def fail(self, error: SimsError) -> None:
-        """Close, because of something that the server did."""
-        if not self._settle(error):
-            self._client.report(error)
-        self.abort()
-
-    def _too_slow(self) -> None:
-        self._deadline = None
-        self.fail(UnavailableError(f"the handshake with the server took more than {HANDSHAKE_TIMEOUT:.0f} seconds"))
-
-    def _settle(self, error: SimsError | None) -> bool:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        settled, self._settled = self._settled, True
-        if not settled:
-            self._client.handshake_over(error)
-        return not settled
-
-
-class ConnectionFactory(Factory[Connection]):
-    """Makes the :class:`Connection` of a client, one after the other."""
-
-    noisy = False
-
-    def __init__(self, client: Driver, clock: IReactorTime) -> None:
-        self._client = client
-        self._clock = clock
-
-    def buildProtocol(self, addr: IAddress | None) -> Connection:
-        connection = self._client.connection_class(self._client, self._clock)
-        connection.factory = self
-        return connection
-
-
-class _Waiter(Generic[T]):
-    """A Deferred that waits for the first event of a ref that ``wanted`` makes something of."""
-
-    def __init__(self, wanted: Callable[[events.Event], T | None], cancelled: Callable[[], None]) -> None:
-        self.deferred: Deferred[T] = Deferred(lambda _: cancelled())
-        self._wanted = wanted
-
-    def outcome(self, event: events.Event) -> T | SimsError | None:
-        """What an event means for it: the result, the end of the hope for one, or nothing."""
-        if isinstance(event, events.Problem):
-            return LocalError(event.code, event.text)
-        if isinstance(event, events.State) and event.state is Delivery.FAILED:
-            return LocalError(event.code or Code.INTERNAL, "the message was not delivered")
-        return self._wanted(event)
 
 
 class Driver:
@@ -190,8 +44,9 @@ class Driver:
     max_frame: ClassVar[int]
     closed_early: ClassVar[str] = "the server closed the connection during the handshake"
     connection_class: type[Connection] = Connection
-    #: Refusals after which it makes no sense to dial again.
+    #: Refusals after which it makes no sense to dial again: of the handshake, and later.
     permanent: ClassVar[frozenset[Code]] = frozenset()
+    permanent_later: ClassVar[frozenset[Code]] = frozenset()
 
     #: Called with each event, in order.
     on_event: Callable[[events.Event], None]
@@ -209,12 +64,13 @@ class Driver:
         self._connection: Connection | None = None
         self._connects: list[Deferred[events.Ready]] = []
         self._closes: list[Deferred[None]] = []
-        self._waiters: dict[str, _Waiter[object]] = {}
-        self._next_ref = 0
+        self._waiters = Waiters()
         self._pumping = False
         self._tick: IDelayedCall | None = None
         self._reported: str | None = None
-        self._reading_held = False
+        self._holds: set[str] = set()  # why nothing is read
+        self._unsettled: IDelayedCall | None = None  # when it is tried again to make lasting what is not
+        self._unsettled_times = 0
         self._closed = False
 
     def dial(self) -> Deferred[IProtocol]:
@@ -263,20 +119,18 @@ class Driver:
         """
         self._closed = True
         self._wanted = False
-        for call in (self._retry, self._tick):
+        for call in (self._retry, self._tick, self._unsettled):
             if call is not None:
                 call.cancel()
-        self._retry = self._tick = None
+        self._retry = self._tick = self._unsettled = None
         if self._connection is not None:
             self._connection.finish(linger)
         if self._attempt is not None:
             self._attempt.cancel()
         connects, self._connects = self._connects, []
-        waiters, self._waiters = self._waiters, {}
         for connect in connects:
             connect.errback(UnavailableError("the client was closed"))
-        for waiter in waiters.values():
-            waiter.deferred.errback(UnavailableError("the client was closed"))
+        self._waiters.fail(UnavailableError("the client was closed"))
         done: Deferred[None] = Deferred()
         self._closes.append(done)
         self._see_whether_closed()
@@ -296,14 +150,20 @@ class Driver:
 
     def hold_reading(self) -> None:
         """Take nothing more from the server: whoever takes our events is behind."""
-        self._reading_held = True
-        if self._connection is not None:
-            self._connection.hold()
+        self._hold("events")
 
     def release_reading(self) -> None:
         """Go on taking."""
-        self._reading_held = False
+        self._unhold("events")
+
+    def _hold(self, reason: str) -> None:
+        self._holds.add(reason)
         if self._connection is not None:
+            self._connection.hold()
+
+    def _unhold(self, reason: str) -> None:
+        self._holds.discard(reason)
+        if self._connection is not None and not self._holds:
             self._connection.release()
 
     # --- what the connection tells ------------------------------------------------------------------------------------
@@ -318,7 +178,7 @@ class Driver:
             connection.abort()
             return
         self._messenger.connected(binding)
-        if self._reading_held:
+        if self._holds:
             connection.hold()
         self.pump()
 
@@ -345,7 +205,9 @@ class Driver:
         """A frame from the server."""
         try:
             self._messenger.receive(frame)
-        except PeerError as error:
+        except SimsError as error:
+            if connection.was_ready and error.code in self.permanent_later:
+                self._give_up(error)
             connection.fail(error)
         if self._messenger.waiting > MAX_WAITING:
             connection.fail(PeerError(Code.RATE_LIMITED, "the server causes more than it takes"))
@@ -385,10 +247,11 @@ class Driver:
                     break
                 self._tell(happened.popleft())
         except LocalError as error:
-            self._unsettled(error)
+            self._not_settled(error)
             return
         finally:
             self._pumping = False
+        self._settled()
         self._schedule_tick(when)
 
     # --- within -------------------------------------------------------------------------------------------------------
@@ -410,14 +273,25 @@ class Driver:
         self._attempt_failed(UnavailableError(f"cannot connect to the server: {reason}"))
         self._try_again()
 
+    def may_go_on(self, error: SimsError) -> bool:
+        """Whether the next attempt may well go better than the one that failed with this: nobody is told of it."""
+        return False
+
     def _attempt_failed(self, error: SimsError) -> None:
-        if not self._wanted:
+        if not self._wanted or self.may_go_on(error):
             return
         waiting, self._connects = self._connects, []
-        self._wanted = not waiting and error.code not in self.permanent
+        if waiting or error.code in self.permanent:
+            self._give_up(error)
         self.report(error)
         for deferred in waiting:
             deferred.errback(error)
+
+    def _give_up(self, error: SimsError) -> None:
+        """Dial no more, until somebody says so."""
+        self._wanted = False
+        if error.code in self.permanent or error.code in self.permanent_later:
+            self._waiters.fail(error)
 
     def _try_again(self) -> None:
         """Dial again after a while, if nothing is there and something is wanted."""
@@ -433,15 +307,30 @@ class Driver:
             for deferred in closes:
                 deferred.callback(None)
 
-    def _unsettled(self, error: LocalError) -> None:
-        """What has happened cannot be made lasting, so nothing that follows from it may leave. The server will say all
-        again, to whoever comes with what was made lasting before."""
-        self._messenger.frames.clear()
-        self._messenger.events.clear()
-        self._wanted = False
-        if self._connection is not None:
-            self._connection.abort()
-        self.on_event(events.Problem(code=error.code, text=error.text))
+    def _not_settled(self, error: LocalError) -> None:
+        """What has happened cannot be made lasting: nothing that follows from it leaves, is shown, or is added to by
+        the server, until it can."""
+        self._hold("store")
+        if self._closed:
+            return
+        if self._unsettled is None:
+            delay = min(SETTLE_FIRST * 2**self._unsettled_times, SETTLE_MOST)
+            self._unsettled_times += 1
+            self._unsettled = self._clock.callLater(delay, self._settle_again)
+        if self._unsettled_times == 1:
+            self._show(events.Problem(code=error.code, text=error.text))
+
+    def _settle_again(self) -> None:
+        self._unsettled = None
+        self.pump()
+
+    def _settled(self) -> None:
+        if self._unsettled_times:
+            self._unsettled_times = 0
+            if self._unsettled is not None:
+                self._unsettled.cancel()
+                self._unsettled = None
+            self._unhold("store")
 
     def _forget_connect(self, waiting: Deferred[events.Ready]) -> None:
         if waiting in self._connects:
@@ -452,44 +341,26 @@ class Driver:
     ) -> Deferred[T]:
         if self._closed:
             return fail(UnavailableError("the client was closed"))
-        self._next_ref += 1
-        ref = f"{_OWN_REF}{self._next_ref}"
+        return self._waiters.add(wanted, lambda ref: self.run(lambda: command(ref)), timeout=timeout, clock=self._clock)
 
-        def cancelled() -> None:
-            self._waiters.pop(ref, None)
-
-        waiter = _Waiter(wanted, cancelled)
-        self._waiters[ref] = cast("_Waiter[object]", waiter)
-        if timeout is not None:
-            waiter.deferred.addTimeout(timeout, self._clock, _timed_out)
-        try:
-            self.run(lambda: command(ref))
-        except SimsError as error:
-            self._waiters.pop(ref, None)
-            waiter.deferred.errback(error)
-        return waiter.deferred
+    def told(self, event: events.Event) -> None:
+        """An event was given to the program."""
 
     def _tell(self, event: events.Event) -> None:
         if isinstance(event, events.Ready):
             self._reported = None
-        if isinstance(event.ref, str) and event.ref.startswith(_OWN_REF):
-            ref, event = event.ref, msgspec.structs.replace(event, ref=None)
-            waiter = self._waiters.get(ref)
-            outcome = waiter.outcome(event) if waiter is not None else None
-            if waiter is not None and outcome is not None:
-                # It goes first: whoever waits may do anything now, and close the client, too.
-                del self._waiters[ref]
-                if isinstance(outcome, SimsError):
-                    waiter.deferred.errback(outcome)
-                else:
-                    waiter.deferred.callback(outcome)
-        if self._closed:
-            return
+        event = self._waiters.tell(event)
+        if not self._closed and self._show(event):
+            self.told(event)
+
+    def _show(self, event: events.Event) -> bool:
         try:
             self.on_event(event)
         except Exception:
             # The program's own mistake must not cost it the connection.
             self.log.failure("on_event failed with {event}", event=type(event).__name__)
+            return False
+        return True
 
     def _schedule_tick(self, when: float | None) -> None:
         if self._tick is not None:
@@ -501,10 +372,3 @@ class Driver:
     def _ticked(self) -> None:
         self._tick = None
         self.pump()
-
-
-def _timed_out(result: object, timeout: float) -> object:
-    # What addTimeout makes of its own cancellation becomes an error of ours.
-    if isinstance(result, Failure) and result.check(CancelledError):
-        raise UnavailableError(f"nothing came within {timeout:g} seconds")
-    return result

@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from sims.errors import Code
 
-
 #: Why a text has failed of which nobody has said in 30 days that it arrived. It is never on the wire, so it is no Code.
 EXPIRED: Final = "expired"
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from msgspec import UNSET
-
-from sims import inner, specs
+from sims import specs
 from sims.client import events as told
 from sims.client.desk import Desk, Ref
-from sims.client.events import Contact, Delivery, Event, Ready
+from sims.client.events import EXPIRED, Contact, Delivery, Event, Ready
+from sims.client.inbox import Inbox
 from sims.client.ledger import Ledger
 from sims.client.lookups import Key, Lookups
 from sims.client.meeting import Meeting
-from sims.client.modern_hop import ModernHop, State
+from sims.client.modern_hop import ModernHop
+from sims.client.names import folded
+from sims.client.online import Online
 from sims.client.outbox import Outbox
 from sims.client.people import People
 from sims.client.profile import open_profile
@@ -34,13 +35,17 @@ from sims.specs import ModernSpec
 
 #: The longest text, bytes of its UTF-8: with what goes with it, it fits in the largest size of a content.
 MAX_TEXT = 32_000
+#: Seconds that what was shown may wait to be noted as such: after a crash in that time it is shown once more.
+NOTE_SHOWN = 0.1
+#: What was seen is remembered for so long: a mailbox keeps a message for less. Seconds.
+SEEN_LIFE = 90 * 86_400
 _DAY = 86_400
 
 
 class Messenger:
     """One user of sims/2.
 
-    :ivar link: the server; ``name``: what it calls us.
+    :ivar link: the server.
     :ivar hop: the connection to it.
     """
 
@@ -63,54 +68,71 @@ class Messenger:
         :param link: the server; needed the first time only.
         :param name: the name to be known by; needed the first time only.
         :param invite: asked for an invitation where the server has not taken us in yet.
-        :raises LocalError: ``policy``: the store is of another server or name, or the first time something is missing.
+        :raises LocalError: ``policy``: the store is of another server or name, or the first time something is missing;
+            ``name-invalid``; ``unavailable``: the store cannot be read.
         """
         saved = store.load()
         self._clock = clock
         self._now: Callable[[], int] = lambda: int(now())
         self._entropy = entropy or SystemEntropy()
-        self._invite = invite
         self._ledger = Ledger(store)
         own = open_profile(saved.values, link, name, self._ledger, self._entropy)
-        self.link, self.name, self._identity = own.link, own.name, own.identity
-        self._invited = link.invite if link is not None else None
-        self._epoch = own.epoch
-        self._member = own.member
-        self._outgoing: deque[bytes] = deque()  # inner messages that wait for the commit, or for the hop
-        self._congested = False
-        self._lists: deque[Ref] = deque()
+        self.link, self._identity = own.link, own.identity
         self._tidied = 0
+        self._note_shown: float | None = None  # when to commit what was shown
         self.hop = ModernHop(self._identity, self.link, allowed, clock=clock, entropy=self._entropy)
         outbox = Outbox(saved.letters.values(), self._ledger)
+        people = People(saved.people.values(), self._ledger)
+        try:
+            prekeys = OwnPrekeys.load(saved.values["prekeys"]) if "prekeys" in saved.values else OwnPrekeys()
+        except PeerError:
+            raise LocalError(Code.UNAVAILABLE, "the profile was written by another version of this program") from None
         talks = Talks(
             self._identity,
             allowed,
-            OwnPrekeys.load(saved.values["prekeys"]) if "prekeys" in saved.values else OwnPrekeys(),
+            prekeys,
             saved.conversations,
             outbox,
             self._ledger,
             now=self._now,
             entropy=self._entropy,
-            post=self._post,
+            post=lambda letter: self._online.post(letter),
         )
         self._desk = Desk(
             self._identity.id,
             ledger=self._ledger,
-            people=People(saved.people.values(), self._ledger),
+            people=people,
             outbox=outbox,
+            inbox=Inbox(saved.arrived.values(), self._ledger),
             talks=talks,
-            lookups=Lookups(self._send, clock=clock, random=self._entropy.octets),
+            lookups=Lookups(lambda fetch: self._online.send(fetch), clock=clock, random=self._entropy.octets),
         )
-        self._publishing = Publishing(
+        self._online = Online(
+            self._desk,
+            self.hop,
+            own,
+            clock=clock,
+            now=self._now,
+            invite=invite,
+            invited=link.invite if link is not None else None,
+        )
+        publishing = Publishing(
             self._identity,
             allowed,
             talks,
+            self._ledger,
             entropy=self._entropy,
-            send=self._send,
+            send=self._online.send,
             fetch_own=lambda: self._desk.lookups.want(Key("id", self.id)),
+            outdated="outdated" in saved.values,
         )
         self._reading = Reading(self._desk, clock=clock, now=self._now, read_receipts=read_receipts)
-        self._meeting = Meeting(self._desk, self._reading, self._publishing, self._now)
+        self._meeting = Meeting(self._desk, self._reading, publishing, self._now)
+        self._online.reading, self._online.meeting = self._reading, self._meeting
+        self._online.publishing = publishing
+        self._reading.resume()
+        for letter in outbox.failed():
+            self._desk.state(letter)
 
     def __repr__(self) -> str:
         return f"<messenger {self._identity.id} {self.hop.state.name.lower()}>"
@@ -120,11 +142,16 @@ class Messenger:
         """The own id."""
         return self._identity.id
 
+    @property
+    def name(self) -> str:
+        """The own name; the server's word, once it has given it."""
+        return self._online.name
+
     # --- the connection -----------------------------------------------------------------------------------------------
 
     @property
     def events(self) -> deque[Event]:
-        """What happened, in order."""
+        """What happened, in order; :meth:`told` says which of it was told."""
         return self._desk.events
 
     @property
@@ -140,116 +167,64 @@ class Messenger:
 
     @property
     def waiting(self) -> int:
-        """How many messages wait for the server to take them."""
-        return len(self._outgoing)
+        """How many messages that the server has caused wait for it to take them."""
+        return self._online.waiting
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether the refusal of connect that came last may be over with the next attempt."""
+        return self._online.may_retry
 
     def connected(self, binding: bytes) -> None:
         """A new connection to the server is there."""
-        self._epoch += 1
-        self._ledger.value("epoch", self._epoch.to_bytes(8, "big"))
-        invite = None if self._member else (self._invite() or self._invited)
-        self.hop.connected(self.name, binding, invite, self._epoch)
+        self._online.connected(binding)
 
     def lost(self) -> None:
         """The connection is gone. What the server has not accepted is sent again on the next."""
-        if self.hop.state is State.READY:
-            self._desk.events.append(told.Offline())
-        self.hop.lost()
-        self._outgoing.clear()
-        self._desk.acks.clear()
-        self._lists.clear()
-        self._congested = False
-        self._desk.lookups.lost()
-        self._publishing.lost()
+        self._online.lost()
 
     def receive(self, frame: bytes) -> None:
         """One frame from the server.
 
         :raises PeerError: the connection is to be closed; what is wrong with a message becomes an event instead.
+        :raises LocalError: ``unavailable``: the store cannot be asked; likewise.
         """
-        was_ready = self.hop.state is State.READY
-        try:
-            plaintext = self.hop.receive(frame)
-        except PeerError as error:
-            if error.code is Code.INVITE_REQUIRED and self._member:
-                # The server has lost its accounts: the next attempt brings an invitation, if there is one.
-                self._forget_membership()
-            raise
-        if plaintext is not None:
-            self._inner(inner.from_server(plaintext))
-        elif not was_ready and self.hop.joined is not None:
-            self._joined()
+        self._online.receive(frame)
 
     def slowed(self, congested: bool) -> None:
         """The way to the server is behind, or has caught up."""
-        self._congested = congested
+        self._online.slowed(congested)
 
     def settle(self) -> None:
         """Commit what has changed; then seal what waited for that.
 
         :raises LocalError: ``unavailable``: it cannot be committed, and nothing of it has left.
         """
-        if self.hop.state is State.READY:
-            self._publishing.tick(self._now())
-        self._ledger.commit()
-        if self.hop.state is not State.READY:
-            return
-        if self._desk.acks:
-            for start in range(0, len(self._desk.acks), inner.MAX_MIDS):
-                mids = tuple(self._desk.acks[start : start + inner.MAX_MIDS])
-                self._outgoing.append(inner.encode(inner.Ack(data=inner.AckData(mids=mids))))
-            self._desk.acks.clear()
-        while self._outgoing and not self._congested:
-            self.hop.seal(self._outgoing.popleft())
+        if self._ledger.urgent or (self._note_shown is not None and self._note_shown <= self._clock()):
+            self._ledger.commit()
+            self._note_shown = None
+        self._online.flush()
 
     def tick(self) -> float | None:
         """Do what is due; gives when to be called again."""
-        times = [self._reading.tick()]
-        if self.hop.state is State.READY:
-            times.append(self._desk.lookups.tick())
-            self.hop.rekey_if_due()
         if self._now() - self._tidied >= _DAY:
             self._tidied = self._now()
             self._tidy()
-        due = [time for time in times if time is not None]
-        return min(due, default=self._clock() + 60)
+        due = (self._reading.tick(), self._online.tick(), self._note_shown)
+        return min((time for time in due if time is not None), default=self._clock() + 60)
 
-    def _forget_membership(self) -> None:
-        self._member = False
-        self._ledger.value("member", None)
-
-    def _joined(self) -> None:
-        joined = self.hop.joined
-        if joined is None:
-            return
-        self._member = True
-        self._ledger.value("member", b"1")
-        if joined.name and joined.name != self.name:
-            self.name = joined.name  # the server's word, as others see it
-            self._ledger.value("name", self.name.encode("utf-8"))
-        if joined.restored:
-            self._epoch = max(self._epoch, joined.epoch or 0)
-            self._ledger.value("epoch", self._epoch.to_bytes(8, "big"))
-            self._desk.talks.restored()
-        self._publishing.joined(self.name, self._now(), restored=joined.restored)
-        for letter in self._desk.outbox.queued():
-            if letter.inner is not None:
-                self._outgoing.append(letter.inner)
-            else:
-                self._desk.forward(letter)
-        self._desk.lookups.tick()
-        self._desk.events.append(Ready(id=self.id, name=self.name, spec=joined.hop.spec.name))
-
-    def _send(self, message: inner.Inner) -> None:
-        self._outgoing.append(inner.encode(message))
-
-    def _post(self, letter: Letter) -> None:
-        if self.hop.state is State.READY and letter.inner is not None:
-            self._outgoing.append(letter.inner)
-
-    def acknowledge(self, mid: bytes) -> None:
-        """What came under this mid is noted: tell the server, after the next commit."""
-        self._desk.acks.append(mid)
+    def told(self, event: Event) -> None:
+        """An event was shown to the user: after a crash it need not be shown again."""
+        noted = False
+        if isinstance(event, told.Message):
+            noted = self._desk.inbox.shown(event.sender.id, bytes.fromhex(event.id))
+        elif isinstance(event, told.State) and event.state is Delivery.FAILED:
+            for letter in self._desk.outbox.failed():
+                if letter.id.hex() == event.id:
+                    self._desk.drop(letter, urgent=False)
+                    noted = True
+        if noted and self._note_shown is None:
+            self._note_shown = self._clock() + NOTE_SHOWN
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -258,15 +233,12 @@ class Messenger:
 
         :raises LocalError: ``unavailable``.
         """
-        if self.hop.state is not State.READY:
-            raise LocalError(Code.UNAVAILABLE, "not connected to the server")
-        self._lists.append(ref)
-        self._send(inner.ListRequest())
+        self._online.list(ref)
 
     def send(self, to: str, text: str, ref: Ref = None) -> None:
         """Send a text to an id, a name, or a link; what becomes of it is told in States.
 
-        :raises LocalError: ``malformed``, ``too-large``, ``policy``.
+        :raises LocalError: ``malformed``, ``too-large``, ``policy``, ``unknown-recipient``.
         """
         try:
             size = len(text.encode("utf-8"))
@@ -284,11 +256,13 @@ class Messenger:
         """Open a conversation; a :class:`~sims.client.events.Connected` tells when there is one, and when the peer has
         confirmed it.
 
-        :raises LocalError: ``malformed``, ``policy``.
+        :raises LocalError: ``malformed``, ``policy``, ``unknown-recipient``.
         """
-        person, name = self._recipient(to)
+        self._open(*self._recipient(to), ref)
+
+    def _open(self, person: str, name: str, ref: Ref) -> None:
         conversation = self._desk.talks.find(person) if person else None
-        if conversation is not None and not conversation.needs_bundle and conversation.spec is not None:
+        if conversation is not None and not conversation.needs_bundle:
             self._desk.connected(person, confirmed=conversation.confirmed, refs=(ref,))
             return
         self._meeting.open(Key("id", person) if person else Key("name", name), ref)
@@ -298,10 +272,11 @@ class Messenger:
 
         :raises LocalError: ``unknown-recipient``, when there is none.
         """
-        person, _ = self._recipient(to)
+        person, _ = self._found(to)
         conversation = self._desk.talks.find(person) if person else None
         if conversation is None or conversation.needs_bundle:
             raise LocalError(Code.UNKNOWN_RECIPIENT, "there is no conversation to close")
+        self._reading.send_receipts()  # they could not be sent behind it
         self._desk.talks.disconnect(person)
         self._desk.events.append(told.Disconnected(peer=self._desk.people.contact(person), ref=ref))
 
@@ -331,16 +306,11 @@ class Messenger:
         self._desk.events.append(told.Trusted(peer=self._desk.people.contact(person.id), ref=ref))
 
     def accept_identity(self, to: str, ref: Ref = None) -> None:
-        """Take the other id that the server gives for a name.
+        """Take the other id that the server gives for a name, and open a conversation with it.
 
         :raises LocalError: ``unknown-recipient``; ``policy``, when there is nothing to take.
         """
-        person = self._desk.people.accept(self._known(to))
-        conversation = self._desk.talks.find(person.id)
-        spec = "" if conversation is None or conversation.spec is None else conversation.spec.name
-        contact = self._desk.people.contact(person.id)
-        confirmed = conversation is not None and conversation.confirmed
-        self._desk.events.append(told.Connected(peer=contact, spec=spec, verified=False, confirmed=confirmed, ref=ref))
+        self._open(self._desk.people.accept(self._known(to)).id, "", ref)
 
     def conversations(self) -> tuple[Contact, ...]:
         """Whom there is a conversation with."""
@@ -354,98 +324,52 @@ class Messenger:
     @property
     def under_way(self) -> int:
         """How much of what was asked for is not done: texts not accepted, questions not answered."""
-        asked = len(self._lists) + self._meeting.under_way
-        return self.unsent + asked + self._reading.under_way + len(self._outgoing)
+        return self.unsent + self._online.under_way + self._meeting.under_way + self._reading.under_way
 
     def leave(self) -> None:
-        """The user leaves: what is gathered goes out."""
+        """The user leaves: what is gathered goes out, and what was shown is noted."""
         self._reading.send_receipts()
+        if self._note_shown is not None:
+            self._note_shown = self._clock()
 
-    def _recipient(self, to: str) -> tuple[str, str]:
+    def _found(self, to: str) -> tuple[str, str]:
         try:
-            person, name = self._desk.people.recipient(to, self.link.id)
-        except PeerError as error:  # a link that is none
-            raise LocalError(error.code, error.text) from None
+            return self._desk.people.recipient(to, self.link.id)
         finally:
             self._desk.tell_changes()
-        if person == self.id:
-            raise LocalError(Code.POLICY, "that is your own id")
+
+    def _recipient(self, to: str) -> tuple[str, str]:
+        person, name = self._found(to)
+        if person == self.id or (not person and folded(name) == folded(self.name)):
+            raise LocalError(Code.POLICY, "that is yourself")
         held = self._desk.people.get(person)
         if held is not None and held.changed_to:
-            raise LocalError(
-                Code.POLICY, "the identity behind this name has changed; accept-identity takes the new one"
-            )
-        if len(name) > 128:
-            raise LocalError(Code.UNKNOWN_RECIPIENT, "nobody has a name as long as that")
+            text = "the identity behind this name has changed; accept-identity takes the new one"
+            raise LocalError(Code.POLICY, text)
+        if person:
+            self._desk.people.want(person)
         return person, name
 
     def _known(self, to: str) -> Person:
-        try:
-            person_id, _ = self._desk.people.recipient(to, self.link.id)
-        except PeerError as error:
-            raise LocalError(error.code, error.text) from None
-        person = self._desk.people.get(person_id)
+        person = self._desk.people.get(self._found(to)[0])
         if person is None:
             raise LocalError(Code.UNKNOWN_RECIPIENT, "nobody is known by that")
         return person
 
-    # --- letters -----------------------------------------------------------------------------------------------------
-
-    def _accepted(self, mid: bytes) -> None:
-        letter = self._desk.outbox.carried_by(mid)
-        if letter is None:
-            self._publishing.accepted(mid)
-        elif letter.content is None and not letter.id:
-            self._desk.outbox.drop(letter)  # a phase without a message
-        else:
-            self._desk.reached(letter, Delivery.ACCEPTED)
+    # --- once a day ---------------------------------------------------------------------------------------------------
 
     def _tidy(self) -> None:
-        self._desk.talks.expire()
-        for letter in self._desk.outbox.expired(self._now()):
-            if letter.id and letter.state in (Delivery.QUEUED, Delivery.ACCEPTED):
-                self._desk.fail(letter, Code.UNAVAILABLE)
+        desk, now = self._desk, self._now()
+        desk.talks.expire()
+        desk.talks.forget_prekeys(self._online.emptied)
+        for letter in desk.outbox.expired(now):
+            if letter.id and letter.state is Delivery.ACCEPTED:
+                desk.fail(letter, EXPIRED)
             else:
-                self._desk.outbox.drop(letter)
-
-    # --- what the server says -----------------------------------------------------------------------------------------
-
-    def _inner(self, message: inner.FromServer) -> None:
-        match message:
-            case inner.ClientCom() | inner.ClientConnect():
-                self._reading.take(message)
-            case inner.Ack():
-                for mid in message.data.mids:
-                    self._accepted(mid)
-            case inner.BundleReply():
-                key = self._desk.lookups.answered(None if message.mid is UNSET else message.mid)
-                if key is not None:
-                    self._meeting.bundle(key, message.data)
-            case inner.ListReply():
-                clients = tuple(Contact(one.id, one.name) for one in message.data.clients)
-                ref = self._lists.popleft() if self._lists else None
-                self._desk.events.append(told.Listing(clients=clients, ref=ref))
-            case inner.Error():
-                self._error(message)
-            case inner.AboutReply():
-                pass
-
-    def _error(self, message: inner.Error) -> None:
-        data = message.data
-        code = Code(data.code) if data.code in set(Code) else Code.UNAVAILABLE
-        mid = data.mid if data.mid is not UNSET else message.mid
-        letter = None if mid is UNSET else self._desk.outbox.carried_by(mid)
-        if letter is not None:
-            if letter.state is Delivery.QUEUED:
-                person = self._desk.people.get(letter.to)
-                if code is Code.UNKNOWN_RECIPIENT and person is not None and person.name:
-                    self._desk.lookups.want(Key("name", person.name))  # somebody else may have it now
-                self._desk.fail(letter, code)
-            return
-        if mid is not UNSET and self._publishing.refused(mid, code):
-            return
-        key = self._desk.lookups.answered(None if mid is UNSET else mid)
-        if key is not None and code in (Code.UNKNOWN_RECIPIENT, Code.RATE_LIMITED, Code.UNAVAILABLE, Code.MALFORMED):
-            self._meeting.no_bundle(key, code, None if data.after is UNSET else data.after)
-            return
-        self._desk.events.append(told.Problem(code=code, text="the server refuses something"))
+                desk.drop(letter)
+        desk.inbox.expire(now)
+        for person in desk.people.strangers(now):
+            desk.talks.forget(person.id)
+            desk.inbox.forget(person.id)
+            desk.people.forget(person)
+        self._ledger.forget_seen(now - SEEN_LIFE)

@@ -5,6 +5,7 @@ A program makes a :class:`Client` and awaits its methods. Everything that happen
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -17,13 +18,14 @@ from zope.interface import implementer
 
 from sims import frames, specs, tls
 from sims.client import events
-from sims.client.driver import Connection, Driver
+from sims.client.driver import Driver
+from sims.client.driver_connection import Connection
 from sims.client.events import Contact, Delivery
 from sims.client.messenger import Messenger
 from sims.client.store import MemoryStore, Store
 from sims.crypto.identity import Address, ServerLink, parse_server_link
 from sims.crypto.primitives import ModernEntropy
-from sims.errors import Code, PeerError
+from sims.errors import Code, LocalError, PeerError, SimsError
 from sims.specs import ModernSpec
 from sims.transport import LINGER
 
@@ -80,6 +82,8 @@ class Client(Driver):
     max_frame = frames.MAX_FRAME
     connection_class = ModernConnection
     permanent: ClassVar[frozenset[Code]] = _PERMANENT
+    # Two that have one identity would replace each other for ever.
+    permanent_later: ClassVar[frozenset[Code]] = frozenset({Code.REPLACED})
 
     def __init__(
         self,
@@ -137,6 +141,19 @@ class Client(Driver):
             return found.addErrback(failed)
 
         return attempt(0)
+
+    def start(self) -> None:
+        """As :meth:`Driver.start`; what the client before this one could not show any more is shown at once."""
+        super().start()
+        self.pump()
+
+    def may_go_on(self, error: SimsError) -> bool:
+        """As :meth:`Driver.may_go_on`: with another invitation."""
+        return self.messenger.may_retry and error.code in (Code.INVITE_REQUIRED, Code.INVITE_USED)
+
+    def told(self, event: events.Event) -> None:
+        """As :meth:`Driver.told`."""
+        self.messenger.told(event)
 
     def act(self, command: Callable[[Messenger], object]) -> None:
         """Run a command of the messenger, and see its consequences through.
@@ -201,6 +218,9 @@ class Client(Driver):
         """As :meth:`Driver.close`; then the store is let go of."""
 
         def closed(result: None) -> None:
+            with contextlib.suppress(LocalError):  # what was shown is shown again, and nothing else is lost
+                self.messenger.leave()
+                self.messenger.settle()
             self._store.close()
 
         self.messenger.leave()

@@ -165,10 +165,9 @@ class People:
 
     def strangers(self, now: int) -> list[Person]:
         """Those whom nobody asked for, and whose time is over, or who are too many."""
-        found = sorted((one for one in self._by_id.values() if not one.ours), key=lambda one: max(one.heard, one.asked))
+        found = sorted((one for one in self.all() if not one.ours and not one.asks), key=_last)
         many = max(0, len(found) - MOST_STRANGERS)
-        old = (one for one in found[many:] if now - max(one.heard, one.asked) >= STRANGER_LIFE)
-        return [*found[:many], *old]
+        return [*found[:many], *(one for one in found[many:] if now - _last(one) >= STRANGER_LIFE)]
 
     def forget(self, person: Person) -> None:
         """A stranger is known no more."""
@@ -176,3 +175,8 @@ class People:
         if person.name and self._by_name.get(folded(person.name)) is person:
             del self._by_name[folded(person.name)]
         self._ledger.no_person(person.id)
+
+
+def _last(person: Person) -> int:
+    """When we last had to do with somebody, Unix seconds."""
+    return max(person.heard, person.asked)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sims.client.ledger import Ledger
-from sims.crypto.identity import Identity, ServerLink, parse_server_link
+from sims.client.names import can_be_asked, folded
+from sims.crypto.identity import MAX_NAME, Identity, ServerLink, parse_server_link
 from sims.crypto.primitives import ModernEntropy
 from sims.errors import Code, LocalError
 
@@ -17,6 +18,7 @@ class Profile(NamedTuple):
     :ivar link: the server, without an invitation.
     :ivar epoch: the number of the last connect.
     :ivar member: whether the server has taken us in.
+    :ivar emptied: when our mailbox there was last found empty, Unix seconds.
     """
 
     link: ServerLink
@@ -24,6 +26,7 @@ class Profile(NamedTuple):
     identity: Identity
     epoch: int
     member: bool
+    emptied: int = 0
 
     def __repr__(self) -> str:
         return f"<profile {self.identity.id}>"
@@ -36,8 +39,10 @@ def open_profile(
 
     :param link: needed for a new one; for another address of the same server, later.
     :param name: needed for a new one.
-    :raises LocalError: ``policy``: the store is of another server or name, or something is missing.
+    :raises LocalError: ``policy``: the store is of another server or name, or something is missing; ``name-invalid``.
     """
+    if name is not None and not (1 <= len(name) <= MAX_NAME and can_be_asked(name)):
+        raise LocalError(Code.NAME_INVALID, f"a name has 1 to {MAX_NAME} characters")
     if "identity" not in values:
         if link is None or name is None:
             what = "a link to its server" if link is None else "a name"
@@ -51,12 +56,13 @@ def open_profile(
     own_name = values["name"].decode("utf-8")
     if link is not None and link.id != kept.id:
         raise LocalError(Code.POLICY, f"this profile is of another server ({kept.id}) than the link")
-    if name is not None and name.casefold() != own_name.casefold():
+    if name is not None and folded(name) != folded(own_name):
         raise LocalError(Code.POLICY, f"this profile is of the name {own_name!r}, not of {name!r}")
     if link is not None and (link.addresses, link.tls) != (kept.addresses, kept.tls):
         kept = _keep(link, ledger)  # the server has moved
     epoch = int.from_bytes(values.get("epoch", b""), "big")
-    return Profile(kept, own_name, Identity(private[:32], private[32:]), epoch, member="member" in values)
+    emptied = int.from_bytes(values.get("emptied", b""), "big")
+    return Profile(kept, own_name, Identity(private[:32], private[32:]), epoch, "member" in values, emptied)
 
 
 def _keep(link: ServerLink, ledger: Ledger) -> ServerLink:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sims import inner
+from sims.client.ledger import Ledger
 from sims.client.talks import Talks
 from sims.crypto.identity import Identity
 from sims.crypto.prekeys import LIFE, MAX_PUBLISHED, REPLACED_AFTER, Bundle, OneTimeKey
 from sims.crypto.primitives import ModernEntropy
-from sims.errors import Code
+from sims.errors import Code, LocalError
 from sims.specs import ModernSpec
 
 #: With fewer one-time keys that nobody has used, new ones are published.
 FEW = 20
+#: A restored store does not have the private halves of what the server holds: so many times as much is published.
+ROUNDS = 3
 #: A bundle that the server refuses is made anew so many times on one connection, behind the server's copy.
 ATTEMPTS = 2
 
@@ -22,6 +25,8 @@ class Publishing:
     """Keeps them fresh: the bundle is published on every connection, replaced weekly, and one-time keys refilled.
 
     :param fetch_own: asks the server for its copy of the own bundle.
+    :param outdated: the last client of this store was restored from a copy, and did not come to publish.
+    :ivar waits: for the server's copy.
     """
 
     def __init__(
@@ -29,33 +34,51 @@ class Publishing:
         identity: Identity,
         specs: Sequence[ModernSpec],
         talks: Talks,
+        ledger: Ledger,
         *,
         entropy: ModernEntropy,
         send: Callable[[inner.Publish], None],
         fetch_own: Callable[[], None],
+        outdated: bool,
     ) -> None:
         self._identity = identity
         self._specs = tuple(spec.name for spec in specs)
         self._talks = talks
+        self._ledger = ledger
         self._entropy = entropy
         self._send = send
         self._fetch_own = fetch_own
+        self._outdated = outdated
         self._name = ""
+        self._most = MAX_PUBLISHED
         self._mid: bytes | None = None  # of the publish that is out
-        self._waits = False  # for the server's copy
+        self._over = True  # nothing can be done before the next connection
+        self.waits = False
+        self._rounds = 0  # of one-time keys that are to be published, however many there are
         self._attempts = 0
 
     def __repr__(self) -> str:
         return "<publishing>"
 
-    def joined(self, name: str, now: int, *, restored: bool) -> None:
-        """There is a new connection to the server, which knows us by this name."""
+    def joined(self, name: str, now: int, *, restored: bool, unknown: bool, most: int) -> None:
+        """There is a new connection to the server, which knows us by this name.
+
+        :param restored: this store was restored from a copy.
+        :param unknown: the server has never seen us before, so that it has none of our keys.
+        :param most: so many one-time keys fit in one message.
+        """
         self._name = name
+        self._most = min(MAX_PUBLISHED, most)
         self._attempts = 0
+        self._over = False
+        if restored and not self._outdated:
+            self._outdated = True
+            self._ledger.value("outdated", b"1")
+        self._rounds = ROUNDS if self._outdated else int(unknown)
         bundle = self._talks.prekeys.bundle
-        if restored:
+        if self._outdated:
             self._ask()
-        elif bundle is None or bundle.name != name or self._is_old(bundle, now):
+        elif bundle is None or bundle.name != name or bundle.specs != self._specs or self._is_old(bundle, now):
             self._publish(None, now)
         else:
             self._out(bundle, [])
@@ -63,23 +86,27 @@ class Publishing:
     def lost(self) -> None:
         """The connection is gone."""
         self._mid = None
-        self._waits = False
+        self.waits = False
+        self._over = True
 
     def tick(self, now: int) -> None:
-        """Publish what has become due."""
+        """Publish what has become due; to be called while there is a connection."""
         bundle = self._talks.prekeys.bundle
-        if self._mid is not None or self._waits or bundle is None:
+        if self._mid is not None or self.waits or self._over or bundle is None:
             return
         if self._is_old(bundle, now):
             self._publish(None, now)
-        elif len(self._talks.prekeys.one_time_ids) < FEW:
-            self._out(bundle, self._one_time_keys(now))
+        elif keys := self._one_time_keys(now):
+            self._out(bundle, keys)
 
     def accepted(self, mid: bytes) -> None:
         """The server has taken what was published."""
         if mid == self._mid:
             self._mid = None
             self._attempts = 0
+            if self._outdated and not self._rounds:
+                self._outdated = False
+                self._ledger.value("outdated", None)
 
     def refused(self, mid: bytes, code: Code) -> bool:
         """The server has refused what was published; False, if this was not that, or nothing helps."""
@@ -87,35 +114,35 @@ class Publishing:
             return False
         self._mid = None
         self._attempts += 1
-        if code in (Code.RATE_LIMITED, Code.INTERNAL, Code.UNAVAILABLE) or self._attempts > ATTEMPTS:
-            self._waits = True  # until the next connection
+        if code is not Code.POLICY or self._attempts > ATTEMPTS:
+            self._over = True
             return False
-        self._ask()
+        self._ask()  # it has a newer one than ours
         return True
 
-    def took_own(self, person: str, bundle: Bundle, now: int) -> bool:
-        """The server's copy of the own bundle has come; False, if this was not that."""
-        if not self._waits or person != self._identity.id:
-            return False
-        self._waits = False
-        self._publish(bundle, now)
-        return True
+    def took_own(self, bundle: Bundle | None, now: int) -> None:
+        """The server's copy of the own bundle has come, or there is none.
 
-    def no_own(self, person: str, now: int) -> bool:
-        """The server has no copy; False, if this was not that."""
-        if not self._waits or person != self._identity.id:
-            return False
-        self._waits = False
-        self._publish(None, now)
-        return True
+        :raises LocalError: ``policy``: nothing of ours can follow it.
+        """
+        self.waits = False
+        try:
+            self._publish(bundle, now)
+        except LocalError:
+            self._over = True
+            raise
 
     def _ask(self) -> None:
-        self._waits = True
+        self.waits = True
         self._fetch_own()
 
     def _is_old(self, bundle: Bundle, now: int) -> bool:
-        """A bundle lives for 30 days from when it was made, so that its age shows in its end."""
-        return now >= bundle.expires - LIFE + REPLACED_AFTER
+        """A bundle lives for 30 days from when it was made, so that its age shows in its end.
+
+        One that seems to be of the future was made before the own clock was set back.
+        """
+        made = bundle.expires - LIFE
+        return not made - REPLACED_AFTER <= now < made + REPLACED_AFTER
 
     def _publish(self, published: Bundle | None, now: int) -> None:
         prekeys = self._talks.prekeys.copy()
@@ -123,12 +150,15 @@ class Publishing:
             self._identity, self._name, self._specs, now=now, entropy=self._entropy, published=published
         )
         self._talks.keep_prekeys(prekeys)
-        few = len(prekeys.one_time_ids) < FEW
-        self._out(bundle, self._one_time_keys(now) if few else [])
+        self._out(bundle, [])  # small, so that others can have it at once; one-time keys follow
 
     def _one_time_keys(self, now: int) -> list[OneTimeKey]:
+        """New ones, if there is a need for them."""
+        if not self._most or not (self._rounds or len(self._talks.prekeys.one_time_ids) < FEW):
+            return []
+        self._rounds = max(0, self._rounds - 1)
         prekeys = self._talks.prekeys.copy()
-        made = prekeys.make_one_time_keys(self._identity, MAX_PUBLISHED, now=now, entropy=self._entropy)
+        made = prekeys.make_one_time_keys(self._identity, self._most, now=now, entropy=self._entropy)
         self._talks.keep_prekeys(prekeys)
         return made
 

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msgspec.structs import replace
-
 from sims.client import events
+from sims.client.asking import Asking
 from sims.client.desk import Desk
 from sims.client.events import Delivery
 from sims.client.lookups import Key
+from sims.client.naming import Naming
+from sims.client.store import Arrived
 from sims.crypto.content import MAX_RECEIPT, Arrival, Disconnect, Place, Receipt, Text, Unreadable
-from sims.errors import LocalError, SimsError
+from sims.errors import SimsError
 from sims.inner import ClientCom, ClientConnect
 
-#: Seconds: receipts are gathered for so long; events of somebody whose name is not known yet wait for it for so long.
+#: Seconds: receipts are gathered for so long.
 GATHER = 0.2
-NAME_TIMEOUT = 2.0
-#: What could not be read is asked for once in so many seconds per person, and so many times a day in all.
-ASK_EVERY = 3600
-ASKS_A_DAY = 20
-_DAY = 86_400
-
-_Shown = events.Message | events.Unreadable | events.Connected
 
 
 class Reading:
-    """Takes what comes from others, for one desk."""
+    """Takes what comes from others, for one desk.
+
+    :ivar asking: what could not be read, and is to be asked for.
+    :ivar naming: holds back what comes of people whose names are not known.
+    """
 
     def __init__(
         self,
@@ -41,172 +39,159 @@ class Reading:
         self._clock = clock
         self._now = now
         self._read_receipts = read_receipts
-        self._receipts: dict[tuple[str, bytes], list[bytes]] = {}  # (sender, session) -> ids
         self._receipts_due: float | None = None
-        self._held: dict[
-            str, list[events.Message | events.Unreadable | events.Connected]
-        ] = {}  # until the sender's name is known
-        self._held_until: dict[str, float] = {}
-        self._nameless: set[str] = set()
-        self._asks: dict[str, bytes] = {}  # person -> the mid to ask for, once there is a bundle
-        self._asked: list[int] = []  # when it was asked, today
+        self._may_owe: set[str] = set()  # whom receipts may have to be sent now
+        self.asking = Asking(desk.people, note=desk.ledger.person, want=desk.lookups.want, now=now)
+        self.naming = Naming(contact=desk.people.contact, tell=desk.events.append, want=desk.lookups.want, clock=clock)
 
     def __repr__(self) -> str:
         return "<reading>"
 
+    def resume(self) -> None:
+        """Show what a client before this one could not show any more, and send its receipts."""
+        for row in self._desk.inbox.unshown():
+            self._show(row)
+        for sender in self._desk.inbox.senders:
+            self.may_send(sender)
+
     @property
     def under_way(self) -> int:
-        """How many receipts are still to be sent."""
-        return len(self._receipts)
+        """How many receipts are still to be sent, and can be."""
+        return len(self._may_owe)
 
     def tick(self) -> float | None:
         """Do what is due; gives when to be called again."""
-        now = self._clock()
-        if self._receipts_due is not None and self._receipts_due <= now:
+        if self._receipts_due is not None and self._receipts_due <= self._clock():
             self.send_receipts()
-        for person in [person for person, until in self._held_until.items() if until <= now]:
-            self._release(person)
-        times = [*self._held_until.values()]
-        if self._receipts_due is not None:
-            times.append(self._receipts_due)
-        return min(times, default=None)
+        times = (self.naming.tick(), self._receipts_due)
+        return min((time for time in times if time is not None), default=None)
 
     # --- what comes ---------------------------------------------------------------------------------------------------
 
     def take(self, message: ClientCom | ClientConnect) -> None:
-        """A message from somebody. Whatever it is, it is noted and acknowledged, so that it holds nothing up."""
-        desk = self._desk
-        desk.acks.append(message.mid)
-        sender = message.src
+        """A message from somebody. Whatever it is, it is noted and acknowledged, so that it holds nothing up.
+
+        :raises LocalError: ``unavailable``: the store cannot be asked; nothing has happened.
+        """
+        desk, sender = self._desk, message.src
         if message.dst != desk.id or sender == desk.id or self._ledger.has_seen(sender, message.mid):
+            desk.acks.append(message.mid)
             return
-        self._ledger.seen(sender, message.mid, self._now())
         before = desk.talks.find(sender)
-        was = before is not None and before.confirmed
+        was_open = before is not None and not before.needs_bundle
+        was_confirmed = before is not None and before.confirmed
         try:
             arrived = desk.talks.open(message)
         except SimsError as error:
             self._unreadable(message, error)
+            desk.acks.append(message.mid)
             return
+        self._ledger.seen(sender, message.mid, self._now())
+        desk.acks.append(message.mid)
         if arrived.duplicate:
             return
-        desk.people.meet(sender)
+        desk.people.heard(sender, self._now())
         after = desk.talks.find(sender)
         if after is not None and after.peer is not None:
             desk.people.learn(after.peer)
-        if before is None or before.needs_bundle or (arrived.confirmed and not was):
+        if not was_open or (arrived.confirmed and not was_confirmed):
             begun = desk.conversation_event(sender, confirmed=arrived.confirmed)
             if begun is not None:
-                self._show(begun)
+                self.naming.show(begun)
+                self.may_send(sender)
         for act in arrived.acts:
             self._act(sender, act, arrived.session)
         if arrived.due is not None:
             desk.talks.answer(sender, arrived.session)
+        if arrived.confirmed:
+            desk.seal(sender)  # what waited for a session can go now
 
     def _act(self, sender: str, act: Arrival, session: bytes) -> None:
+        desk = self._desk
         match act.content:
             case Text():
                 self._text(sender, act, act.content, session)
             case Receipt():
                 state = Delivery.READ if act.content.state == "read" else Delivery.DELIVERED
                 for number in act.content.ids:
-                    letter = self._desk.outbox.text(number)
-                    if letter is not None and letter.to == sender and letter.state is not Delivery.FAILED:
-                        self._desk.reached(letter, state)
+                    letter = desk.outbox.text(number)
+                    if letter is not None and letter.to == sender and letter.mid:
+                        desk.reached(letter, state, self._now())
             case Disconnect():
-                contact = self._desk.people.contact(sender)
-                self._desk.events.append(events.Disconnected(peer=contact))
+                self.naming.show(events.Disconnected(peer=desk.people.contact(sender)))
             case Unreadable():
-                letter = self._desk.outbox.carried_by(act.content.ref)
-                asked = letter is not None and letter.to == sender and letter.content is not None
-                if letter is not None and asked and not letter.again:
-                    try:
-                        self._desk.talks.again(letter)
-                    except LocalError as error:
-                        self._desk.fail(letter, error.code)
+                letter = desk.outbox.carried_by(act.content.ref)
+                if letter is not None and letter.to == sender and letter.content is not None and not letter.again:
+                    letter.again = True
+                    letter.state, letter.inner = Delivery.QUEUED, None
+                    desk.outbox.note(letter)
+                    desk.forward(letter)
 
     def _text(self, sender: str, act: Arrival, text: Text, session: bytes) -> None:
-        ids = self._receipts.setdefault((sender, session), [])
-        if text.id not in ids:  # one that came before is answered once more: the first receipt may have been lost
-            ids.append(text.id)
-        if self._receipts_due is None:
-            self._receipts_due = self._clock() + GATHER
-        if self._ledger.has_seen(sender, text.id):
-            return
-        self._ledger.seen(sender, text.id, self._now())
-        person = self._desk.people.get(sender)
-        shown = events.Message(
-            sender=self._desk.people.contact(sender),
-            text=text.body,
-            id=text.id.hex(),
-            verified=person is not None and person.verified,
-            confirmed=act.confirmed,
-            order=None if act.place is Place.IN_ORDER else str(act.place),
+        desk, now = self._desk, self._now()
+        row = Arrived(number=0, sender=sender, id=text.id, session=session, confirmed=act.confirmed, time=now)
+        if not self._ledger.has_seen(sender, text.id):
+            self._ledger.seen(sender, text.id, now)
+            row.text = text.body
+            row.order = None if act.place is Place.IN_ORDER else str(act.place)
+            self._show(row)
+        # One that came before is answered once more: the first receipt may have been lost.
+        desk.inbox.add(row)
+        self.may_send(sender)
+
+    def _show(self, row: Arrived) -> None:
+        person = self._desk.people.get(row.sender)
+        self.naming.show(
+            events.Message(
+                sender=self._desk.people.contact(row.sender),
+                text=row.text or "",
+                id=row.id.hex(),
+                verified=person is not None and person.verified,
+                confirmed=row.confirmed,
+                order=row.order,
+            )
         )
-        self._show(shown)
 
     def _unreadable(self, message: ClientCom | ClientConnect, error: SimsError) -> None:
-        contact = self._desk.people.contact(message.src)
-        self._show(events.Unreadable(sender=contact, id=message.mid.hex(), code=error.code))
-        person = self._desk.people.get(message.src)
-        now = self._now()
-        self._asked = [when for when in self._asked if now - when < _DAY]
-        recently = person is not None and now - person.asked < ASK_EVERY
-        if recently or message.src in self._asks or len(self._asked) + len(self._asks) >= ASKS_A_DAY:
-            return
-        self._asks[message.src] = message.mid
-        self._desk.lookups.want(Key("id", message.src))
+        sender = message.src
+        stranger = not self._desk.talks.has(sender)
+        self._ledger.unread(sender, message.mid, self._now())
+        event = events.Unreadable(sender=self._desk.people.contact(sender), id=message.mid.hex(), code=error.code)
+        if stranger:
+            self._desk.events.append(event)  # nobody is looked up for what may be anybody's
+        else:
+            self.naming.show(event)
+        self.asking.unreadable(sender, message.mid, stranger=stranger)
 
-    def asks(self, person: str) -> bytes | None:
-        """The mid of a message that somebody is to be asked for again."""
-        return self._asks.get(person)
+    # --- receipts -----------------------------------------------------------------------------------------------------
 
-    def asked(self, person: str) -> None:
-        """It was."""
-        self._asks.pop(person, None)
-        now = self._now()
-        self._asked.append(now)
-        known = self._desk.people.meet(person)
-        known.asked = now
-        self._ledger.person(known)
+    def may_send(self, sender: str) -> None:
+        """There is something to send receipts for, or a session to send them on."""
+        owed = self._desk.inbox.owed(sender)
+        if any(self._desk.talks.can_hear(sender, session) for session in owed):
+            self._may_owe.add(sender)
+            if self._receipts_due is None:
+                self._receipts_due = self._clock() + GATHER
+        elif self.needs_session(sender):
+            self._desk.lookups.want(Key("id", sender))
+
+    def needs_session(self, sender: str) -> bool:
+        """Whether receipts wait for a session, and it is we who have ended the last."""
+        known = self._desk.people.get(sender)
+        return known is not None and known.renewed and bool(self._desk.inbox.owed(sender))
 
     def send_receipts(self) -> None:
-        """Send the receipts that are gathered."""
+        """Send the receipts that are gathered. Where there is no session to send them on, they wait for one."""
         self._receipts_due = None
-        receipts, self._receipts = self._receipts, {}
-        for (sender, session), ids in receipts.items():
-            for start in range(0, len(ids), MAX_RECEIPT):
-                some = ids[start : start + MAX_RECEIPT]
-                self._desk.talks.receipt(sender, session, some)
-                if self._read_receipts:
-                    self._desk.talks.receipt(sender, session, some, read=True)
-
-    # --- names --------------------------------------------------------------------------------------------------------
-
-    def _show(self, event: _Shown) -> None:
-        """Show what came; of somebody whose name is not known, once the server has been asked for it."""
-        contact = event.peer if isinstance(event, events.Connected) else event.sender
-        if contact.name or contact.id in self._nameless:
-            self._desk.events.append(event)
-            return
-        if contact.id not in self._held:
-            self._held[contact.id] = []
-            self._held_until[contact.id] = self._clock() + NAME_TIMEOUT
-            self._desk.lookups.want(Key("id", contact.id))
-        self._held[contact.id].append(event)
-
-    def named(self, person: str) -> None:
-        """The server was asked for a name, and has answered."""
-        if person in self._held:
-            self._release(person)
-
-    def _release(self, person: str) -> None:
-        contact = self._desk.people.contact(person)
-        if not contact.name:
-            self._nameless.add(person)  # it was asked for in vain: what comes next does not wait again
-        self._held_until.pop(person, None)
-        for event in self._held.pop(person, ()):
-            if isinstance(event, events.Connected):
-                self._desk.events.append(replace(event, peer=contact))
-            else:
-                self._desk.events.append(replace(event, sender=contact))
+        senders, self._may_owe = sorted(self._may_owe), set()
+        talks, inbox = self._desk.talks, self._desk.inbox
+        for sender in senders:
+            for session, rows in inbox.owed(sender).items():
+                for start in range(0, len(rows), MAX_RECEIPT):
+                    some = rows[start : start + MAX_RECEIPT]
+                    ids = [row.id for row in some]
+                    if not talks.receipt(sender, session, ids):
+                        break
+                    if self._read_receipts:
+                        talks.receipt(sender, session, ids, read=True)
+                    inbox.sent(some)

@@ -89,6 +89,7 @@ class Person(Struct, kw_only=True):
     :ivar asked: when they were last asked for what could not be read, Unix seconds.
     :ivar asks: the mids of what could not be read, and is to be asked for.
     :ivar ours: whether we wanted to know them: a stranger otherwise, who is forgotten after a while.
+    :ivar renewed: whether we have ended our sessions with them, and they do not know.
     :ivar heard: when something of them was last read, Unix seconds.
     """
 
@@ -101,6 +102,7 @@ class Person(Struct, kw_only=True):
     asked: int = 0
     asks: tuple[bytes, ...] = ()
     ours: bool = False
+    renewed: bool = False
     heard: int = 0
 
     def __repr__(self) -> str:

@@ -68,6 +68,10 @@ class Talks:
             found = self._loaded[person] = Conversation.load(self._identity, self._saved.pop(person))
         return found
 
+    def has(self, person: str) -> bool:
+        """Whether anything was ever said between this id and us."""
+        return person in self._loaded or person in self._saved
+
     def all(self) -> Iterable[Conversation]:
         """Every conversation."""
         return [found for person in {*self._saved, *self._loaded} if (found := self.find(person)) is not None]
@@ -102,29 +106,31 @@ class Talks:
         return session
 
     def say(self, letter: Letter) -> None:
-        """Seal the text of a letter, and post it.
+        """Seal the text of a letter, or once more what was sealed before, and post it.
 
         :raises LocalError: it cannot be said: ``too-large``.
         """
         changed = self._copy(letter.to)
-        content = changed.text(letter.text or "", letter.id, self._now())
+        content = letter.content or changed.text(letter.text or "", letter.id, self._now())
         self._seal(letter, changed, content)
-        letter.text = None
 
-    def again(self, letter: Letter) -> None:
-        """Seal what was sealed before once more, on the session that messages go out on now."""
-        letter.again = True
-        letter.state = Delivery.QUEUED
-        self._seal(letter, self._copy(letter.to), letter.content)
+    def receipt(self, person: str, session: bytes, ids: Sequence[bytes], *, read: bool = False) -> bool:
+        """Tell that texts have come, on the session that brought them, or where that is no more on the present one.
 
-    def receipt(self, person: str, session: bytes, ids: Sequence[bytes], *, read: bool = False) -> None:
-        """Tell that texts have come, on the session that brought them, or where that is no more on the present one."""
+        False, and nothing has happened, where there is none.
+        """
         changed = self._copy(person)
         on = session if changed.can_send(session) else None
         if on is None and changed.needs_bundle:
-            return  # nobody is kept waiting for it
+            return False
         content = changed.receipt(ids, "read" if read else "delivered", self._now())
         self._seal(self._new(person), changed, content, on)
+        return True
+
+    def can_hear(self, person: str, session: bytes) -> bool:
+        """Whether there is a session that a receipt for what came on this one can go on."""
+        found = self.find(person)
+        return found is not None and (found.can_send(session) or not found.needs_bundle)
 
     def greet(self, person: str) -> None:
         """Open the conversation with nothing to say yet: phase 1 has to carry something."""
@@ -145,15 +151,24 @@ class Talks:
         changed = self._copy(person)
         self._seal(self._new(person), changed, changed.unreadable(mid, self._now()), session)
 
-    def restored(self) -> None:
-        """This store was restored from a copy: nothing is sent on the sessions that are in it."""
-        for found in self.all():
+    def renew(self, person: str) -> None:
+        """Something that was sealed will never arrive: what follows goes in a new stream, on a new session."""
+        found = self.find(person)
+        if found is not None:
             changed = found.copy()
             changed.restored(self._entropy)
             self._keep(changed)
+
+    def restored(self) -> None:
+        """The store was restored from a copy: new keys get numbers that those made since then do not have."""
         prekeys = self.prekeys.copy()
         prekeys.restored(self._entropy)
         self.keep_prekeys(prekeys)
+
+    def forget(self, person: str) -> None:
+        """Somebody is known no more."""
+        self._saved.pop(person, None)
+        self._loaded.pop(person, None)
 
     def expire(self) -> None:
         """Let go what is too old; to be called once a day."""
@@ -161,6 +176,15 @@ class Talks:
             changed = found.copy()
             changed.expire(self._now())
             self._keep(changed)
+
+    def forget_prekeys(self, emptied: int) -> None:
+        """Let go old private halves; to be called once a day.
+
+        :param emptied: when the mailbox was last found empty, Unix seconds.
+        """
+        prekeys = self.prekeys.copy()
+        prekeys.forget(self._now(), emptied)
+        self.keep_prekeys(prekeys)
 
     def keep_prekeys(self, prekeys: OwnPrekeys) -> None:
         """One's own prekeys have changed."""
@@ -178,6 +202,8 @@ class Talks:
                 self._outbox.drop(letter)
             raise
         self._keep(changed)
+        letter.state = Delivery.QUEUED
+        letter.text = None
         letter.mid = self._entropy.octets(_MID_SIZE)
         letter.content = content
         letter.session = sent.session

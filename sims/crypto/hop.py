@@ -147,10 +147,12 @@ class Hop:
         :raises PeerError: ``not-authenticated``, when ``n`` is not the next or the box does not verify, and for
             everything after a refusal; ``malformed``, when its padding is not what it must be, or for a rekey that is
             out of order or has keys that cannot be used; ``rekey-required``, at a server whose client goes on without:
-            one that is to be told asks :meth:`overdue` before.
+            then it can still be told.
         """
         if self._dead:
             raise PeerError(Code.NOT_AUTHENTICATED, "this hop has refused something before")
+        if self.overdue(now):
+            raise PeerError(Code.REKEY_REQUIRED, "the keys of this hop were used for too long")
         try:
             return self._open(n, ciphertext, now, entropy)
         except PeerError:
@@ -162,8 +164,6 @@ class Hop:
             raise malformed("the number of a message that is no number")
         if n != self._in_n:
             raise PeerError(Code.NOT_AUTHENTICATED, f"message {self._in_n} is due on this hop, and another came")
-        if self.overdue(now):
-            raise PeerError(Code.REKEY_REQUIRED, "the keys of this hop were used for too long")
         key, nonce, next_chain = schedule.message_keys(self.spec, self._in, "secure")
         padded = primitives.aead_open(self.spec.aead, key, nonce, self._ad_in + n.to_bytes(8, "big"), ciphertext)
         plaintext = unpad("box", padded)

@@ -66,10 +66,12 @@ def check_host(host: str) -> str:
     """
     host = host.removeprefix("[").removesuffix("]")
     try:
-        link = ServerLink((Address(host, DEFAULT_PORT),), "a" * 32)
-        parse_server_link(str(link))
+        link = parse_server_link(str(ServerLink((Address(host, DEFAULT_PORT),), "a" * 32)))
+        good = link.addresses[0].host == host and (":" not in host or _is_good(host))
     except PeerError:
-        raise LocalError(Code.MALFORMED, f"not a host that a link can name: {host!r}") from None
+        good = False
+    if not good:
+        raise LocalError(Code.MALFORMED, f"not a host that a link can name: {host!r}")
     return host
 
 

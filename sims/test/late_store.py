@@ -83,7 +83,9 @@ class LateStore:
     def keep(self, letter: Letter, quota: Quota, now: int, done: Done[Kept]) -> None:
         self._later(self.stored.keep, letter, quota, now, done)
 
-    def waiting(self, owner: str, after: int, most: int, since: float, done: Done[Sequence[tuple[int, Letter]]]) -> None:
+    def waiting(
+        self, owner: str, after: int, most: int, since: float, done: Done[Sequence[tuple[int, Letter]]]
+    ) -> None:
         self._later(self.stored.waiting, owner, after, most, since, done)
 
     def acknowledge(self, owner: str, letters: Sequence[tuple[str, bytes]], done: Done[None]) -> None:

@@ -18,7 +18,7 @@ from sims.crypto.hop import Hop
 from sims.crypto.identity import Identity
 from sims.crypto.payloads import Answer, Offer
 from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys
-from sims.errors import PeerError
+from sims.errors import Code, PeerError
 from sims.frames import TERMINATOR
 from sims.server.interfaces import Store
 from sims.server.limits import Limits
@@ -124,6 +124,7 @@ class Hand(Protocol):
         self.hop: Hop | None = None
         self.joined: Joined | None = None
         self.handshake: Client | None = None
+        self.refused: Code | None = None
         self._buffer = b""
         self.server_end = network.reach(cast("IProtocol", self), host)
 
@@ -173,7 +174,7 @@ class Hand(Protocol):
             self.network.identity.id,
             options.pop("name", self.name),
             specs.MODERN,
-            binding=b"",
+            binding=options.pop("binding", b""),
             entropy=self.entropy,
             **options,
         )
@@ -206,11 +207,9 @@ class Hand(Protocol):
         """The code with which phase 4 refuses."""
         self.write(self.greet(**options))
         self.write(self.prove())
-        try:
-            self._finish()
-        except PeerError as error:
-            return error.code.value
-        raise AssertionError("it was let in")
+        if self.refused is None:
+            raise AssertionError("it was not refused")
+        return self.refused.value
 
     def sealed(self, message: inner.Inner | bytes) -> bytes:
         """The frame of an inner message."""
@@ -277,20 +276,14 @@ class Hand(Protocol):
 
     # --- within ---
 
-    def _finish(self) -> None:
-        answer = frames.decode(self.received.split(TERMINATOR)[-2])
-        if not isinstance(answer, frames.Connect4) or self.handshake is None:
-            raise AssertionError(f"no connect 4, but {answer}")
-        self.joined = self.handshake.finish(answer.data.sealed, self.network.clock.seconds())
-        self.hop = self.joined.hop
-
     def _open(self, frame: bytes) -> None:
         found = frames.decode(frame)
         if isinstance(found, frames.Connect4) and self.handshake is not None:
             try:
                 self.joined = self.handshake.finish(found.data.sealed, self.network.clock.seconds())
-            except PeerError:
-                return  # refusal() looks at it
+            except PeerError as error:
+                self.refused = error.code
+                return
             self.hop = self.joined.hop
         elif isinstance(found, frames.Box) and self.hop is not None:
             received = self.hop.open(found.n, found.ciphertext, self.network.clock.seconds(), self.entropy)

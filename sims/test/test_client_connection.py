@@ -12,7 +12,7 @@ from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from sims.client import driver, events
+from sims.client import driver, driver_connection, events
 from sims.client.events import Contact, Delivery
 from sims.errors import Code, LocalError, PeerError, SimsError, UnavailableError
 from sims.server import limits
@@ -128,7 +128,7 @@ class ConnectTests(ClientTestCase):
         done = self.client.connect()
         self.network.run_until(lambda: self.alice.endpoint.server_end is not None)
         cast("Stream", self.server_end.transport).pauseProducing()
-        self.network.run_for(driver.HANDSHAKE_TIMEOUT - 0.1)
+        self.network.run_for(driver_connection.HANDSHAKE_TIMEOUT - 0.1)
         self.assertNoResult(done)
         self.network.run_for(0.2)
         self.assertEqual(self.code_of(done), Code.UNAVAILABLE)
@@ -458,7 +458,7 @@ class AwaitTests(ClientTestCase):
         for deferred in asked:
             deferred.cancel()
             self.failureResultOf(deferred, CancelledError)
-        self.assertEqual(self.client._waiters, {})
+        self.assertEqual(len(self.client._waiters), 0)
         self.network.settle()
         self.assertEqual(self.bob.texts(1), ["hi"])
         self.leave()
@@ -474,7 +474,7 @@ class AwaitTests(ClientTestCase):
         for deferred in asked:
             self.assertIsInstance(self.failureResultOf(deferred).value, UnavailableError)
             deferred.addErrback(lambda _: None)
-        self.assertEqual(self.client._waiters, {})
+        self.assertEqual(len(self.client._waiters), 0)
 
     def test_nothing_of_ours_in_refs(self) -> None:
         """Events that belong to a Deferred carry no ref; those of commands carry the command's."""

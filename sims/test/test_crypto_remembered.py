@@ -63,8 +63,8 @@ class ChainSteps(SynchronousTestCase):
                 link = schedule.link(spec, chain)
                 self.assertEqual(link.message_key, hmac.digest(chain, b"\x01", spec.hash))
                 for kind in ("secure", "message"):
-                    keys = schedule.box_keys(spec, link.message_key, kind)  # type: ignore[arg-type]
-                    found = schedule.message_keys(spec, chain, kind)  # type: ignore[arg-type]
+                    keys = schedule.box_keys(spec, link.message_key, kind)
+                    found = schedule.message_keys(spec, chain, kind)
                     self.assertEqual(found, (*keys, link.next_chain))
 
     def test_have_no_room_for_keys_longer_than_a_block(self) -> None:

@@ -45,6 +45,8 @@ RESERVED: dict[str, frozenset[str]] = {
             "sims.tls",
             "sims.client.connection",
             "sims.client.driver",
+            "sims.client.driver_connection",
+            "sims.client.waiters",
             "sims.client.modern_connection",
             "sims.server.connection",
             "sims.server.modern_connection",

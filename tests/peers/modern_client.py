@@ -53,6 +53,11 @@ class ModernClient:
         self._open = False
         self._reader: threading.Thread | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether the server has something to acknowledge or to answer."""
+        return bool(self.talks.outbox or self._answers)
+
     # --- the connection ---
 
     def connect(self, one_time: int = 3) -> ModernClient:

@@ -30,6 +30,7 @@ class Stream:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock, self.binding = sock, b""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sending = threading.Lock()
 
     def send(self, data: bytes) -> None:

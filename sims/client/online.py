@@ -1,0 +1,357 @@
+"""The server's side of the user's end: connect again and again, what goes over the hop, what the server says."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from msgspec import UNSET
+
+from sims import inner
+from sims.client import events
+from sims.client.desk import Desk, Ref
+from sims.client.events import Contact, Delivery, Ready
+from sims.client.meeting import Meeting
+from sims.client.modern_hop import ModernHop, State
+from sims.client.profile import Profile
+from sims.client.publishing import Publishing
+from sims.client.reading import Reading
+from sims.client.store import Letter
+from sims.errors import Code, LocalError, PeerError, malformed
+from sims.frames import MAX_FRAME
+
+#: Refusals of a message that say nothing about the next attempt; seconds until it, at first and at most.
+_FOR_NOW = frozenset({Code.RATE_LIMITED, Code.UNAVAILABLE, Code.INTERNAL})
+AGAIN_FIRST = 5.0
+AGAIN_MOST = 300.0
+#: An invitation that somebody else was quicker to use is looked for again so many times.
+INVITE_ATTEMPTS = 5
+#: The mailbox counts as empty when nothing came for so many seconds.
+QUIET = 30.0
+#: The server's word on epochs counts up to here, so that ours can still be raised.
+_MOST_EPOCH = 2**62
+_DAY = 86_400
+_INVITES = frozenset({Code.INVITE_REQUIRED, Code.INVITE_USED})
+
+
+class Online:
+    """One connection after the other.
+
+    :param invite: where to look for an invitation; ``invited``: one that is given.
+    :ivar name: what the server calls us.
+    :ivar emptied: when the mailbox was last found empty, Unix seconds.
+    :ivar may_retry: whether the refusal of connect that came last may be over with the next attempt.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        hop: ModernHop,
+        profile: Profile,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], int],
+        invite: Callable[[], str | None],
+        invited: str | None,
+    ) -> None:
+        self.hop = hop
+        self.name = profile.name
+        self.may_retry = False
+        self._desk = desk
+        self._ledger = desk.ledger
+        self._clock = clock
+        self._now = now
+        self._invite = invite
+        self._invited = invited
+        self._epoch = profile.epoch
+        self._member = profile.member
+        self._brought: str | None = None  # the invitation of the present attempt
+        self._attempts = 0
+        # Inner messages that wait for the commit, or for the hop; and how many of them are no letters.
+        self._outgoing: deque[tuple[bytes, bool]] = deque()
+        self._unkept = 0
+        self._letters: set[bytes] = set()  # mids of what is in there, or was sent, and is not accepted
+        self._before = 0  # letters of no text that were queued when this connection began
+        self._congested = False
+        self._announced = False
+        self._lists: deque[Ref] = deque()
+        self._again: dict[int, tuple[float, float]] = {}  # letters refused for now: when to try again, after how long
+        self._room = 0
+        self._heard_at = 0.0
+        self.emptied = profile.emptied
+        self.reading: Reading
+        self.meeting: Meeting
+        self.publishing: Publishing
+
+    def __repr__(self) -> str:
+        return f"<{self.hop!r}>"
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the server takes messages."""
+        return self.hop.state is State.READY
+
+    @property
+    def waiting(self) -> int:
+        """How much this connection has caused that the server has not taken."""
+        return self._unkept + max(0, self._desk.outbox.others_queued - self._before)
+
+    @property
+    def under_way(self) -> int:
+        """How much waits for the server."""
+        return len(self._lists) + len(self._outgoing)
+
+    def connected(self, binding: bytes) -> None:
+        """A new connection to the server is there."""
+        self._epoch += 1
+        self._ledger.value("epoch", self._epoch.to_bytes(8, "big"))
+        self._brought = None if self._member else (self._invite() or self._invited)
+        self.hop.connected(self.name, binding, self._brought, self._epoch)
+
+    def lost(self) -> None:
+        """The connection is gone. What the server has not accepted is sent again on the next."""
+        if self._announced:
+            self._announced = False
+            self._desk.events.append(events.Offline())
+        self.hop.lost()
+        self._clear()
+        self._letters.clear()
+        self._again.clear()
+        self._desk.acks.clear()
+        self._congested = False
+        lists, self._lists = self._lists, deque()
+        for ref in lists:
+            self._desk.problem(Code.UNAVAILABLE, "the connection was lost before the answer came", ref)
+        self._desk.lookups.lost()
+        self.publishing.lost()
+
+    def receive(self, frame: bytes) -> None:
+        """One frame from the server.
+
+        :raises PeerError: the connection is to be closed; what is wrong with a message becomes an event instead.
+        :raises LocalError: ``unavailable``: the store cannot be asked; likewise.
+        """
+        was_ready = self.is_ready
+        self.may_retry = False
+        try:
+            plaintext = self.hop.receive(frame)
+            if plaintext is not None:
+                self._inner(inner.from_server(plaintext))
+            elif not was_ready and self.hop.joined is not None:
+                self._joined()
+        except (PeerError, LocalError) as error:
+            if not was_ready and error.code in _INVITES:
+                self._not_invited()
+            self.hop.lost()  # nothing goes out behind it
+            self._clear()
+            raise
+
+    def _clear(self) -> None:
+        self._outgoing.clear()
+        self._unkept = 0
+
+    def _not_invited(self) -> None:
+        """Look whether there is another invitation for the next attempt."""
+        if self._member:
+            # The server has lost its accounts.
+            self._member = False
+            self._ledger.value("member", None)
+        self._attempts += 1
+        found = self._invite()
+        # A server on this machine soon writes a new one in the place of one that is used.
+        fresh = found is not None and (found != self._brought or self._attempts < INVITE_ATTEMPTS)
+        given = self._brought is None and self._invited is not None
+        self.may_retry = self._attempts <= INVITE_ATTEMPTS and (fresh or given)
+
+    def _joined(self) -> None:
+        joined, desk = self.hop.joined, self._desk
+        if joined is None:
+            return
+        if not 1 <= len(joined.name) <= 128 or not joined.name.isprintable():
+            raise malformed("the server calls us by what can be no name")
+        self._attempts = 0
+        if not self._member:
+            self._member = True
+            self._ledger.value("member", b"1")
+        if joined.name != self.name:
+            self.name = joined.name  # the server's word, as others see it
+            self._ledger.value("name", self.name.encode("utf-8"))
+        if joined.restored:
+            self._epoch = max(self._epoch, min(joined.epoch or 0, _MOST_EPOCH))
+            self._ledger.value("epoch", self._epoch.to_bytes(8, "big"))
+            desk.talks.restored()
+            for conversation in desk.talks.all():
+                desk.renew(conversation.peer_id)
+        self._room = room(joined.limits.frame)
+        self._heard_at = self._clock()
+        self._before = desk.outbox.others_queued
+        self.publishing.joined(
+            self.name,
+            self._now(),
+            restored=joined.restored,
+            unknown=joined.epoch is None,
+            # A bundle, and so many one-time keys, with what stands around them.
+            most=max(0, (self._room - 3000) // 1350),
+        )
+        for letter in desk.outbox.queued():
+            self.post(letter)
+        for letter in desk.outbox.waiting():
+            desk.forward(letter)
+        self._announced = True
+        desk.events.append(Ready(id=desk.id, name=self.name, spec=joined.hop.spec.name))
+
+    # --- what goes out ------------------------------------------------------------------------------------------------
+
+    def send(self, message: inner.Inner) -> None:
+        """Send something that is not kept: it is lost with the connection."""
+        if self.is_ready:
+            self._outgoing.append((inner.encode(message), False))
+            self._unkept += 1
+
+    def post(self, letter: Letter) -> None:
+        """Send a letter that is sealed; again on every connection, until the server has accepted it."""
+        if not self.is_ready or letter.inner is None or letter.mid in self._letters:
+            return
+        if len(letter.inner) > self._room:
+            self._desk.fail(letter, Code.TOO_LARGE)  # the server's limit is lower than the format's
+            return
+        self._letters.add(letter.mid)
+        self._outgoing.append((letter.inner, True))
+
+    def list(self, ref: Ref) -> None:
+        """Ask who is here.
+
+        :raises LocalError: ``unavailable``.
+        """
+        if not self.is_ready:
+            raise LocalError(Code.UNAVAILABLE, "not connected to the server")
+        self._lists.append(ref)
+        self.send(inner.ListRequest())
+
+    def slowed(self, congested: bool) -> None:
+        """The way to the server is behind, or has caught up."""
+        self._congested = congested
+
+    def flush(self) -> None:
+        """Seal what waits; to be called after a commit."""
+        if not self.is_ready:
+            return
+        acks, self._desk.acks = self._desk.acks, []
+        for start in range(0, len(acks), inner.MAX_MIDS):
+            self.send(inner.Ack(data=inner.AckData(mids=tuple(acks[start : start + inner.MAX_MIDS]))))
+        while self._outgoing and not self._congested:
+            message, kept = self._outgoing.popleft()
+            self._unkept -= not kept
+            self.hop.seal(message)
+
+    def tick(self) -> float | None:
+        """Do what is due; gives when to be called again."""
+        if not self.is_ready:
+            return None
+        now = self._clock()
+        for number in [number for number, (when, _) in self._again.items() if when <= now]:
+            letter = self._desk.outbox.get(number)
+            if letter is None or letter.state is not Delivery.QUEUED:
+                del self._again[number]
+            else:
+                delay = self._again[number][1]
+                self._again[number] = float("inf"), delay
+                self.post(letter)
+        self.publishing.tick(self._now())
+        self.hop.rekey_if_due()
+        if now - self._heard_at >= QUIET and self._now() - self.emptied >= _DAY:
+            self.emptied = self._now()
+            self._ledger.value("emptied", self.emptied.to_bytes(8, "big"))
+        asks = self.reading.asking.tick()
+        times = [when for when, _ in self._again.values() if when != float("inf")]
+        if asks is not None:
+            times.append(now + asks)
+        found = self._desk.lookups.tick()
+        return min((*times, *(() if found is None else (found,))), default=None)
+
+    # --- what the server says -----------------------------------------------------------------------------------------
+
+    def _inner(self, message: inner.FromServer) -> None:
+        match message:
+            case inner.ClientCom() | inner.ClientConnect():
+                self._heard_at = self._clock()
+                self.reading.take(message)
+            case inner.Ack():
+                for mid in message.data.mids:
+                    self._accepted(mid)
+            case inner.BundleReply():
+                key = self._desk.lookups.answered(None if message.mid is UNSET else message.mid)
+                if key is not None:
+                    self.meeting.bundle(key, message.data)
+            case inner.ListReply():
+                clients = tuple(Contact(one.id, one.name) for one in message.data.clients)
+                ref = self._lists.popleft() if self._lists else None
+                self._desk.events.append(events.Listing(clients=clients, ref=ref))
+            case inner.Error():
+                self._error(message)
+            case inner.AboutReply():
+                pass
+
+    def _accepted(self, mid: bytes) -> None:
+        letter = self._desk.outbox.carried_by(mid)
+        self._letters.discard(mid)
+        if letter is None:
+            self.publishing.accepted(mid)
+            return
+        self._again.pop(letter.number, None)
+        if letter.content is None and not letter.id:
+            self._desk.drop(letter)  # a phase without a message
+        else:
+            self._desk.reached(letter, Delivery.ACCEPTED, self._now())
+
+    def _error(self, message: inner.Error) -> None:
+        data = message.data
+        code = Code(data.code) if data.code in set(Code) else Code.UNAVAILABLE
+        mid = data.mid if data.mid is not UNSET else message.mid
+        after = None if data.after is UNSET else float(data.after)
+        if mid is UNSET:
+            if code in (Code.REPLACED, Code.REKEY_REQUIRED):
+                raise PeerError(code, _CLOSING[code])
+            self._desk.problem(code, "the server refuses something")
+            return
+        letter = self._desk.outbox.carried_by(mid)
+        if letter is not None:
+            self._refused(letter, code, after)
+            return
+        if self.publishing.refused(mid, code):
+            return
+        key = self._desk.lookups.answered(mid)
+        if key is not None:
+            self.meeting.no_bundle(key, code, after)
+        else:
+            self._desk.problem(code, "the server refuses something")
+
+    def _refused(self, letter: Letter, code: Code, after: float | None) -> None:
+        """The server does not take a letter."""
+        self._letters.discard(letter.mid)
+        if letter.state is not Delivery.QUEUED:
+            return
+        if code in _FOR_NOW or (code is Code.MAILBOX_FULL and not letter.id):
+            # What nobody has asked for is not reported as failed, and the other end waits for it.
+            _, before = self._again.get(letter.number, (0.0, AGAIN_FIRST / 2))
+            delay = min(max(2 * before, after or 0.0), AGAIN_MOST)
+            self._again[letter.number] = self._clock() + delay, delay
+            return
+        self._again.pop(letter.number, None)
+        self._desk.fail(letter, code)
+        if code is Code.UNKNOWN_RECIPIENT:
+            self.meeting.gone(letter.to)
+
+
+_CLOSING = {
+    Code.REPLACED: "another client with this identity has connected",
+    Code.REKEY_REQUIRED: "the server wants new keys for this connection",
+}
+
+
+def room(limit: object) -> int:
+    """How many bytes of an inner message fit in a frame of so many: base64, padding, and what stands around it."""
+    frame = min(limit, MAX_FRAME) if isinstance(limit, int) else MAX_FRAME
+    return min(max(0, ((frame - 128) // 4 * 3 - 16) // 512 * 512 - 1), 65_535)
