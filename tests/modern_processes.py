@@ -95,9 +95,12 @@ class ModernTestCase(ProcessTestCase):
         return server
 
     def client(self, link: Link | str, name: str, specs: Sequence[str] = DEFAULT_SPECS, **named: Any) -> ModernClient:
-        """An independent client that is connected. It says at once what it could not open."""
+        """An independent client that is connected. It says at once what it could not open.
+
+        It asks again for a bundle that is not there yet: a console is ready before it has published.
+        """
         client = ModernClient(link, name, specs, **{"timeout": self.patience, **named})
-        client.talks.unreadable_every = 0
+        client.talks.unreadable_every, client.retry_after = 0, 0.3
         client.connect(10)
         self.addCleanup(client.close)
         return client

@@ -75,8 +75,11 @@ class Desk:
             self.seal(letter.to)
 
     def seal(self, person: str) -> None:
-        """Seal all that waits for somebody with whom there is a session, in order."""
+        """Seal all that waits for somebody, in order, while there is a session."""
         for waiting in self.outbox.unsealed(person):
+            if self.talks.needs_bundle(person):
+                self.lookups.want(Key("id", person))  # one before it has failed, and the session with it
+                return
             try:
                 self.talks.say(waiting)
             except SimsError as error:

@@ -69,6 +69,7 @@ class Meeting:
             self._refused(key, error)
         except LocalError as error:
             self._desk.lookups.forget(key)
+            self._desk.problem(error.code, error.text)
             self._give_up(key, error.code, error.text)
 
     def _refused(self, key: Key, error: PeerError) -> None:
@@ -85,7 +86,8 @@ class Meeting:
         desk = self._desk
         person_id = bundle.identity.id
         wanted = self._is_wanted(key)
-        if wanted:
+        held = desk.people.named(bundle.name) if key.by == "name" else None
+        if wanted or held is not None:
             desk.people.meet(person_id)
         claimed = self._reading.naming.answered(key.what) if key.by == "name" else set()
         known = desk.people.get(person_id)
@@ -99,7 +101,6 @@ class Meeting:
             self._reading.naming.settled(other)
         if key.by == "id" and known is not None and not known.name:
             self._reading.naming.claims(person_id, bundle.name)
-        held = desk.people.named(bundle.name) if key.by == "name" else None
         if held is not None and held.id != person_id:
             desk.lookups.forget(key)
             self._give_up(key, Code.POLICY, _CHANGED)

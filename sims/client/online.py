@@ -96,6 +96,8 @@ class Online:
     @property
     def waiting(self) -> int:
         """How much this connection has caused that the server has not taken."""
+        if not self.is_ready:
+            return 0
         return self._unkept + max(0, self._desk.outbox.others_queued - self._before)
 
     @property

@@ -154,7 +154,8 @@ class Reading:
 
     def _unreadable(self, message: ClientCom | ClientConnect, error: SimsError) -> None:
         sender = message.src
-        stranger = not self._desk.talks.has(sender)
+        known = self._desk.people.get(sender)
+        stranger = not self._desk.talks.has(sender) and not (known is not None and known.ours)
         self._ledger.unread(sender, message.mid, self._now())
         event = events.Unreadable(sender=self._desk.people.contact(sender), id=message.mid.hex(), code=error.code)
         if stranger:

@@ -1,4 +1,4 @@
-"""The seed's handshake and its ratchet, for both hops (protocol.rst, "The seed's key schedule").
+"""The seed's handshake and its ratchet, for both hops (seed.rst, "The seed's key schedule").
 
 Four phases in, a :class:`Session` out: ``seal(plaintext) -> box`` and ``open(box) -> plaintext``. Whether the hop is
 client-server or client-client shows only in the :class:`End`, which says how the salt is put together.

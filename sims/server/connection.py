@@ -1,4 +1,4 @@
-"""The seed's server protocol: a LineReceiver for each connection, and its factory (protocol.rst, "The seed")."""
+"""The seed's server protocol: a LineReceiver for each connection, and its factory (seed.rst, "The seed")."""
 
 from __future__ import annotations
 

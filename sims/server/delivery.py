@@ -195,7 +195,8 @@ class Delivery:
         """How many more may be given now."""
         if desk.blocked or desk.reader.unsent >= self._window.unsent:
             return 0
-        return int(max(0, min(PULL, self._window.messages - len(desk.flights))))
+        left = self._window.messages - len(desk.flights)
+        return PULL if left >= PULL else max(0, int(left))
 
     def _give(self, desk: _Desk, letter: Letter, *, kept: bool) -> _Flight:
         flight = desk.flights[letter.mid] = _Flight(letter, kept=kept)

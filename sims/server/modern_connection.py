@@ -213,7 +213,7 @@ class ModernConnection(FrameReceiver):
 
     def deliver(self, message: bytes) -> None:
         """Seal and write an inner message; nothing once it is closed."""
-        if self._hop is not None and not self.finished:
+        if self._hop is not None and not self._finished:
             self._say(frames.encode_box(*self._hop.seal(message)))
 
     def close(self, code: Code | None = None) -> None:
@@ -232,11 +232,13 @@ class ModernConnection(FrameReceiver):
 
     def _say(self, frame: bytes) -> None:
         """Write a frame, together with others that go out in the same turn of the reactor."""
-        if not self.finished:
-            self._unsaid.append(frame)
-            self._unsaid_size += len(frame) + len(frames.TERMINATOR)
+        if self._finished:
+            return
+        if not self._unsaid:
             self._turns.unsaid.add(self)
             self._turns.wake()
+        self._unsaid.append(frame)
+        self._unsaid_size += len(frame) + len(frames.TERMINATOR)
 
     def push(self) -> None:
         """Write what was said."""

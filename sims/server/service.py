@@ -128,7 +128,7 @@ class RelayServer(Service):
     # --- the beginning ---
 
     def startService(self) -> None:
-        super().startService(); import gc; gc.disable()
+        super().startService()
         settings = self._settings
         try:
             if settings.listeners:

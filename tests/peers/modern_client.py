@@ -26,6 +26,7 @@ class ModernClient:
     """A client. `events` is what has happened so far; `wait` takes from it.
 
     :ivar auto_ack: whether what was taken in is acknowledged to the server.
+    :ivar retry_after: seconds after which a bundle that could not be had is asked for again, or None for never.
     :ivar answer: what phase 4 of connect held.
     """
 
@@ -42,6 +43,7 @@ class ModernClient:
         self.link = Link.parse(link) if isinstance(link, str) else link
         self.talks, self.hop_specs, self.timeout = talks or Talks(name, specs), hop_specs, timeout
         self.name, self.id, self.auto_ack = name, self.talks.id, True
+        self.retry_after: float | None = None
         self.events: list[Event] = []
         self.answer: Map = {}
         self.wire: Wire
@@ -202,7 +204,16 @@ class ModernClient:
                 self._changed.wait(left)
         return found
 
+    def _retry(self) -> None:
+        with self._changed:
+            if self._open:
+                self.talks.retry()
+
     def _emit(self, event: Event) -> None:
+        if event["event"] == "cannot-open" and self.retry_after is not None:
+            timer = threading.Timer(self.retry_after, self._retry)
+            timer.daemon = True
+            timer.start()
         with self._changed:
             self.events.append(event)
             self._changed.notify_all()

@@ -122,7 +122,7 @@ class Talks:
 
     def retry(self) -> None:
         """Ask again for the bundles of those for whom contents wait."""
-        for peer in self.waiting:
+        for peer in list(self.waiting):
             self._open_to(peer)
 
     def _give(self, peer: str, content: Content, talk: Talk | None = None) -> None:

@@ -1,0 +1,498 @@
+"""Tests of :mod:`sims.client.online` and the driver of sims/2: connections, invitations, servers of every kind."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from sims import inner, specs
+from sims.client import driver, events, online, publishing
+from sims.client.events import Delivery
+from sims.client.online import AGAIN_FIRST, room
+from sims.crypto import prekeys
+from sims.crypto.identity import ServerLink
+from sims.errors import Code, LocalError, SimsError
+from sims.server.limits import Frame
+from sims.server.registration import Mode, hashed
+from sims.test.modern_world import LIFTED, User, World, WorldTestCase, refusal
+
+DAY = 86_400
+_LETTERS = (inner.ClientCom, inner.ClientConnect)
+
+
+class ConnectTests(WorldTestCase):
+    """Whom the server takes in, and whom the client takes for the server."""
+
+    def test_another_server(self) -> None:
+        """Refused before it learns anything, told once, and not tried again."""
+        link = self.world.link()
+        ann = User(self.world, "ann", link=ServerLink(link.addresses, "a" * 32, None, False)).start()
+        self.world.run_for(300)
+        self.assertEqual(ann.problems(), ["not-authenticated"])
+        self.assertEqual((len(ann.way.attempts), ann.client.gave_up), (1, True))
+        self.assertEqual(self.world.store._accounts, {})  # type: ignore[attr-defined]
+
+    def test_no_common_spec(self) -> None:
+        self.world.modern.specs = specs.MODERN[:1]
+        ann = User(self.world, "ann", allowed=specs.MODERN[1:]).start()
+        self.world.run_for(300)
+        self.assertEqual((ann.problems(), len(ann.way.attempts)), (["no-common-spec"], 1))
+
+    def test_awaited(self) -> None:
+        """A program hears of the first attempt."""
+        ann = User(self.world, "ann")
+        ready = ann.client.connect()
+        self.world.settle()
+        self.assertEqual(self.successResultOf(ready).id, ann.id)
+        eve = User(self.world, "ann", seed="eve")
+        refused = eve.client.connect()
+        self.world.settle()
+        error: SimsError = self.failureResultOf(refused, SimsError).value  # type: ignore[assignment]
+        self.assertEqual(error.code, Code.NAME_TAKEN)
+
+    def test_name_taken(self) -> None:
+        self.world.user("ann")
+        eve = User(self.world, "ANN", seed="eve").start()
+        self.world.run_for(300)
+        self.assertEqual((eve.problems(), eve.client.gave_up, len(eve.way.attempts)), (["name-taken"], True, 1))
+
+    def test_name_invalid(self) -> None:
+        eve = User(self.world, "no name").start()
+        self.world.run_for(300)
+        self.assertEqual((eve.problems(), len(eve.way.attempts)), (["name-invalid"], 1))
+
+    def test_replaced(self) -> None:
+        """Of two clients with one identity the newer stays; the older says so, and does not come back."""
+        ann = self.world.user("ann")
+        other = User(self.world, "ann", ann.store.copy(), seed="other").start()
+        waiting = ann.client.send("bob", "hello")
+        self.world.run_for(120)
+        self.assertEqual(ann.problems()[-1], "replaced")
+        self.assertTrue(ann.client.gave_up)
+        self.failureResultOf(waiting, LocalError, SimsError)
+        self.assertEqual(len(other.all(events.Ready)), 1)
+        self.assertIsNotNone(other.messenger.ready)
+
+    def test_a_server_that_calls_us_something(self) -> None:
+        """A name that can be none is no name."""
+        for name in ("", "a\nb", "x" * 200, "\u202e"):
+            world = World()
+            ann = User(world, "ann")
+            account = world.modern_relay.admit
+
+            def admit(claim: Any, done: Any, name: str = name, account: Any = account) -> None:
+                account(claim, lambda result: done(result._replace(name=name)))
+
+            self.patch(world.modern_relay, "admit", admit)
+            ann.start()
+            world.run_for(2)
+            self.assertEqual((ann.problems(), ann.messenger.name), (["malformed"], "ann"))
+
+    def test_an_epoch_beyond_all(self) -> None:
+        """A server that says that it has seen the greatest there is can be connected to again, as often as one likes."""
+        ann, bob = self.world.users("ann", "bob")
+        for _ in range(3):
+            account = self.world.store._accounts[ann.id]  # type: ignore[attr-defined]
+            self.world.store._accounts[ann.id] = account._replace(epoch=2**64 - 1)  # type: ignore[attr-defined]
+            ann.restart()
+            self.world.run_for(2)
+            self.talk(ann, bob)
+
+
+class InviteTests(WorldTestCase):
+    """Invitations."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.world = World(mode=Mode.INVITE)
+        self.tokens = [self.world.invite(f"token-{number}") for number in range(10)]
+
+    def local(self, stale: int = 0) -> Callable[[], str]:
+        """What a server on this machine has written: so many times what it was before somebody used it."""
+        asked = itertools.count()
+
+        def invite() -> str:
+            if next(asked) < stale:
+                return self.tokens[0]
+            spent = self.world.store._invitations  # type: ignore[attr-defined]
+            return next(token for token in self.tokens if not spent[hashed(token)])
+
+        return invite
+
+    def test_from_the_link(self) -> None:
+        """Used once; without one, or with a used one, there is no way in, and no second attempt."""
+        ann = self.world.user("ann", link=self.world.link("token-0"))
+        self.assertEqual((len(ann.all(events.Ready)), self.world.spent), (1, 1))
+        for name, token, code in (
+            ("bob", None, "invite-required"),
+            ("bob", "never", "invite-required"),
+            ("bob", "token-0", "invite-used"),
+        ):
+            user = User(self.world, name, link=self.world.link(token)).start()
+            self.world.run_for(300)
+            self.assertEqual((user.problems(), len(user.way.attempts), user.client.gave_up), ([code], 1, True))
+        ann.restart()
+        self.world.run_for(1)
+        self.assertEqual((len(ann.all(events.Ready)), self.world.spent), (2, 1))
+
+    def test_somebody_was_quicker(self) -> None:
+        """Two read the same link; the second looks for another invitation, and nobody is told."""
+        ann = User(self.world, "ann", invite=self.local()).start()
+        bob = User(self.world, "bob", invite=self.local(stale=2)).start()
+        self.world.run_for(5)
+        self.assertEqual([len(user.all(events.Ready)) for user in (ann, bob)], [1, 1])
+        self.assertEqual((ann.problems(), bob.problems(), self.world.spent), ([], [], 2))
+
+    def test_awaited_when_somebody_was_quicker(self) -> None:
+        self.world.user("ann", link=self.world.link("token-0"))
+        bob = User(self.world, "bob", invite=self.local(stale=4))
+        ready = bob.client.connect()
+        self.world.run_for(5)
+        self.assertEqual(self.successResultOf(ready).name, "bob")
+
+    def test_there_is_never_another(self) -> None:
+        """It does not look for ever."""
+        self.world.user("ann", link=self.world.link("token-0"))
+        bob = User(self.world, "bob", invite=lambda: "token-0").start()
+        self.world.run_for(300)
+        self.assertEqual((bob.problems(), bob.client.gave_up), (["invite-used"], True))
+        self.assertLessEqual(len(bob.way.attempts), online.INVITE_ATTEMPTS + 1)
+
+    def test_the_server_has_lost_its_accounts(self) -> None:
+        """Who was a member comes back with another invitation, and publishes anew what the server has lost."""
+        ann, bob = (self.world.user(name, invite=self.local()) for name in ("ann", "bob"))
+        self.talk(ann, bob)
+        for user in (ann, bob):
+            self.world.store.delete(user.id, lambda _: None)
+            user.cut()
+        self.world.run_for(10)
+        self.assertEqual([len(user.all(events.Ready)) for user in (ann, bob)], [2, 2])
+        self.assertEqual((ann.problems(), bob.problems()), ([], []))
+        self.assertTrue(self.world.store._keys[ann.id].one_time)  # type: ignore[attr-defined]
+        self.talk(ann, bob)
+
+    def test_lost_accounts_and_no_invitation(self) -> None:
+        """It is told, and given up."""
+        ann = self.world.user("ann", link=self.world.link("token-0"))
+        self.world.store.delete(ann.id, lambda _: None)
+        ann.cut()
+        self.world.run_for(300)
+        self.assertEqual((ann.problems()[-1], ann.client.gave_up), ("invite-used", True))
+
+
+class PublishingTests(WorldTestCase):
+    """One's own prekeys."""
+
+    def keys(self, user: User) -> Any:
+        return self.world.store._keys[user.id]  # type: ignore[attr-defined]
+
+    def test_first(self) -> None:
+        """A bundle, at once, and one-time keys behind it."""
+        self.patch(publishing, "MAX_PUBLISHED", 40)
+        self.patch(publishing, "FEW", 20)
+        ann = self.world.user("ann")
+        self.assertEqual(len(self.keys(ann).one_time), 40)
+        self.assertEqual(len(ann.messenger._desk.talks.prekeys.one_time_ids), 40)
+
+    def test_used_up(self) -> None:
+        """They are made anew when few are left."""
+        ann = self.world.user("ann")
+        for name in ("bob", "carol", "dave"):
+            self.talk(self.world.user(name), ann)
+        self.assertEqual(len(self.keys(ann).one_time), 1)
+
+    def test_replaced_weekly(self) -> None:
+        """The bundle is; old halves are let go 30 days after its end, once the mailbox was found empty."""
+        ann = self.world.user("ann")
+        first = self.keys(ann).bundle.version
+        self.world.clock.rightNow += 7 * DAY
+        self.world.run_for(5)
+        self.assertGreater(self.keys(ann).bundle.version, first)
+        self.assertEqual(len(ann.messenger._desk.talks.prekeys._state.generations), 2)
+        ann.kill()
+        self.world.clock.rightNow += 54 * DAY
+        ann.restart()
+        self.world.run_for(2 * DAY + online.QUIET)
+        expires = [one.bundle.expires for one in ann.messenger._desk.talks.prekeys._state.generations]
+        self.assertTrue(all(end + prekeys.GRACE > self.world.wall() - DAY for end in expires))
+        self.assertEqual(len(expires), 2)
+
+    def test_the_servers_copy_is_newer(self) -> None:
+        """Whatever it has of ours, what is published follows it."""
+        ann = self.world.user("ann")
+        own = ann.messenger._desk.talks.prekeys.copy()
+        newer = own.make_bundle(
+            ann.messenger._identity,
+            "ann",
+            tuple(ann.messenger._online.publishing._specs),
+            now=int(self.world.wall()) + 1000,
+            entropy=ann.messenger._entropy,
+        )
+        seen = prekeys.seen(newer)
+        self.keys(ann).bundle = self.keys(ann).bundle._replace(
+            version=seen.version, digest=seen.digest, raw=bytes(inner.pack(newer))
+        )
+        ann.restart()
+        self.world.run_for(1)
+        self.assertEqual(self.keys(ann).bundle.version, newer.version + 1)
+        self.assertEqual(ann.problems(), [])
+
+    def test_a_copy_far_ahead(self) -> None:
+        """It is not believed: told, and nothing is published on this connection; the rest goes on."""
+        ann, bob = self.world.users("ann", "bob")
+        own = ann.messenger._desk.talks.prekeys.copy()
+        far = own.make_bundle(
+            ann.messenger._identity,
+            "ann",
+            tuple(ann.messenger._online.publishing._specs),
+            now=int(self.world.wall()) + 800 * DAY,
+            entropy=ann.messenger._entropy,
+        )
+        seen = prekeys.seen(far)
+        self.keys(ann).bundle = self.keys(ann).bundle._replace(
+            version=seen.version, digest=seen.digest, raw=bytes(inner.pack(far))
+        )
+        ann.restart()
+        self.world.run_for(5)
+        self.assertEqual(ann.problems(), ["policy"])
+        ann.send("bob", "hello")
+        self.until(lambda: bob.texts() == ["hello"])
+
+    def test_a_server_that_refuses_for_ever(self) -> None:
+        """There is an end to it."""
+        published: list[inner.Publish] = []
+
+        def publish(_: str, message: inner.FromClient) -> inner.Error | bool:
+            if not isinstance(message, inner.Publish):
+                return False
+            published.append(message)
+            return refusal(message.mid, Code.POLICY)
+
+        self.world.intercept(publish)
+        ann = self.world.user("ann")
+        self.world.run_for(300)
+        self.assertLessEqual(len(published), publishing.ATTEMPTS + 1)
+        self.assertEqual(ann.problems(), ["policy"])
+
+    def test_limits_of_the_server(self) -> None:
+        """What it takes in one frame decides how much is published at once, and how long a text may be."""
+        self.patch(publishing, "MAX_PUBLISHED", 40)
+        self.patch(publishing, "FEW", 3)
+        for frame, size, keys in ((16 * 1024, 4000, range(3, 8)), (9 * 1024, 1000, range(1, 6))):
+            self.world = World(limits=LIFTED._replace(frame=Frame(frame, 8 * 1024)))
+            ann, bob = self.world.users("ann", "bob")
+            self.assertIn(len(self.keys(ann).one_time), keys)
+            ann.send("bob", "x" * 20_000)
+            ann.send("bob", "y" * size)
+            self.world.run_for(2)
+            self.assertEqual(ann.all(events.State)[2].code, Code.TOO_LARGE)
+            self.until(lambda bob=bob: len(bob.texts()) == 1)  # type: ignore[misc]
+            self.assertEqual((len(ann.all(events.Ready)), ann.problems()), (1, []))
+
+    def test_room(self) -> None:
+        """What fits in a frame: the longest inner message is never more than that."""
+        from sims import frames
+        from sims.crypto.notation import pad
+
+        self.assertEqual(room(None), 65_535)
+        for limit in (0, 100, 600, 4096, 9999, 65_536, 98_304, 10**9):
+            most = room(limit)
+            if most > 0:
+                box = frames.encode_box(2**63, bytes(len(pad("box", bytes(most))) + 16))
+                self.assertLessEqual(len(box), min(limit, frames.MAX_FRAME))
+
+
+class TroubleTests(WorldTestCase):
+    """Disks that are full, servers that cannot just now, and what was asked for meanwhile."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ann, self.bob = self.world.users("ann", "bob")
+        self.talk(self.ann, self.bob)
+
+    def test_disk_full(self) -> None:
+        """Nothing leaves and nothing is shown while nothing can be stored; it is told once, and goes on by itself."""
+        self.ann.happened.clear()
+        self.ann.store.full = True
+        frames = self.ann.frames
+        self.ann.send("bob", "hello", "r")
+        self.bob.send("ann", "hello to you")
+        self.world.run_for(300)
+        self.assertEqual([type(one).__name__ for one in self.ann.happened], ["Problem"])
+        self.assertEqual(self.ann.problems(), ["unavailable"])
+        self.assertLessEqual(self.ann.frames - frames, 1, "what the server had written before it was held back")
+        self.assertFalse(self.ann.client.gave_up)
+        self.assertEqual(self.bob.texts(), [self.bob.texts()[0]])
+        self.ann.store.full = False
+        self.world.run_for(40)
+        self.assertEqual(self.bob.texts()[-1], "hello")
+        self.assertEqual(self.ann.texts(), ["hello to you"])
+        self.assertEqual(self.ann.states("r"), ["queued", "accepted", "delivered"])
+        self.talk(self.ann, self.bob)
+
+    def test_disk_full_and_gone(self) -> None:
+        """What could not be stored was never there; what was stored before is as it was."""
+        self.ann.store.full = True
+        self.ann.send("bob", "never")
+        self.bob.send("ann", "comes again")
+        self.world.run_for(5)
+        self.ann.restart()
+        self.until(lambda: self.ann.texts()[-1:] == ["comes again"])
+        self.world.run_for(5)
+        self.assertNotIn("never", self.bob.texts())
+        self.talk(self.ann, self.bob)
+
+    def test_disk_full_while_connecting(self) -> None:
+        """No epoch leaves that is not stored."""
+        self.ann.kill()
+        self.world.settle()
+        store = self.ann.store.copy()
+        store.full = True
+        before = self.world.store._accounts[self.ann.id].epoch  # type: ignore[attr-defined]
+        self.ann.restart(store)
+        self.world.run_for(60)
+        self.assertEqual(self.world.store._accounts[self.ann.id].epoch, before)  # type: ignore[attr-defined]
+        self.assertEqual(self.ann.problems()[:1], ["unavailable"])
+        store.full = False
+        self.world.run_for(120)
+        self.talk(self.ann, self.bob)
+
+    def test_the_store_cannot_be_asked(self) -> None:
+        """Nothing is acknowledged that was not looked at: it comes again."""
+
+        def has_seen(sender: str, number: bytes) -> bool:
+            raise LocalError(Code.UNAVAILABLE, "it cannot be read")
+
+        self.patch(self.ann.store, "has_seen", has_seen)
+        self.bob.send("ann", "hello")
+        self.world.run_for(10)
+        self.assertNotIn("hello", self.ann.texts())
+        self.patch(self.ann.store, "has_seen", type(self.ann.store).has_seen.__get__(self.ann.store))
+        self.until(lambda: self.ann.texts()[-1] == "hello")
+        self.talk(self.ann, self.bob)
+
+    def test_refused_for_now(self) -> None:
+        """A text that the server cannot take just now is sent again, after a growing while."""
+        refused: list[float] = []
+
+        def busy(src: str, message: inner.FromClient) -> inner.Error | bool:
+            if src != self.ann.id or not isinstance(message, _LETTERS) or len(refused) >= 2:
+                return False
+            refused.append(self.world.clock.seconds())
+            return refusal(message.mid, Code.UNAVAILABLE)
+
+        self.world.intercept(busy)
+        self.ann.send("bob", "hello", "r")
+        self.until(lambda: self.bob.texts()[-1] == "hello", 60)
+        self.assertEqual(len(refused), 2)
+        self.assertGreaterEqual(refused[1] - refused[0], AGAIN_FIRST)
+        self.world.run_for(1)
+        self.assertEqual(self.ann.states("r"), ["queued", "accepted", "delivered"])
+
+    def test_accepted_after_delivered(self) -> None:
+        """The recipient's word counts more, whichever is first."""
+        desk = self.ann.messenger._desk
+        self.ann.way.refusing = True
+        self.ann.cut()
+        self.world.run_for(0.1)
+        self.ann.send("bob", "hello", "r")
+        (letter,) = desk.outbox.queued()
+        desk.reached(letter, Delivery.DELIVERED, 1)
+        self.assertIsNone(letter.inner)
+        self.ann.messenger._online._accepted(letter.mid)
+        self.ann.client.pump()
+        self.assertEqual(self.ann.states("r"), ["queued", "delivered"])
+        self.assertEqual(desk.outbox.texts_queued, 0)
+
+    def test_10000_texts_while_offline(self) -> None:
+        """They do not keep the connection from coming up."""
+        self.ann.way.refusing = True
+        self.ann.cut()
+        self.world.run_for(0.1)
+        outbox = self.ann.messenger._desk.outbox
+        number = driver.MAX_WAITING + 10
+        # Many of them, made as they are in a store; sealing them all would take its time.
+        self.ann.send("bob", "hello")
+        (letter,) = outbox.queued()
+        for count in range(number):
+            same = type(letter)(**{field: getattr(letter, field) for field in letter.__struct_fields__})
+            same.id, same.mid = count.to_bytes(16, "big"), count.to_bytes(16, "little")
+            outbox.add(same)
+        self.world.intercept(lambda _, message: isinstance(message, _LETTERS))
+        self.ann.way.refusing = False
+        self.ann.client.start()
+        self.world.run_for(3)
+        self.assertIsNotNone(self.ann.messenger.ready)
+        self.assertEqual((self.ann.problems(), len(self.ann.all(events.Ready))), ([], 2))
+
+    def test_a_server_that_only_causes(self) -> None:
+        """It sends and sends, and takes nothing of what follows: it is left."""
+        self.patch(driver, "MAX_WAITING", 20)
+        desk = self.ann.messenger._desk
+        self.world.intercept(lambda _, message: isinstance(message, _LETTERS))
+        for number in range(30):
+            desk.talks.receipt(self.bob.id, b"", [number.to_bytes(16, "big")])
+        self.ann.client.pump()
+        self.ann.do(lambda messenger: messenger.list())
+        self.world.settle()
+        self.assertIn("rate-limited", self.ann.problems())
+        self.world.run_for(5)
+        self.assertIsNotNone(self.ann.messenger.ready, "and it is tried again")
+
+    def test_closed(self) -> None:
+        """Whoever waits hears that it was closed; what was shown is noted; the store is let go of, once."""
+        closed: list[int] = []
+        self.patch(self.ann.store, "close", lambda: closed.append(1))
+        self.bob.send("ann", "hello")
+        waiting = self.ann.client.open("nobody")
+        self.until(lambda: self.ann.texts()[-1] == "hello")
+        done = self.ann.client.close()
+        self.world.run_for(3)
+        self.successResultOf(done)
+        self.failureResultOf(waiting, SimsError)
+        self.assertEqual(closed, [1])
+        self.assertEqual(self.ann.store.load().arrived, {})
+
+
+class AwaitedTests(WorldTestCase):
+    """What a program awaits of a client."""
+
+    def test_all(self) -> None:
+        """Open, send, number, list, close."""
+        ann, bob = self.world.users("ann", "bob")
+        opened = ann.client.open("bob")
+        sent = ann.client.send("bob", "hello", until=Delivery.DELIVERED)
+        listed = ann.client.list()
+        self.world.run_for(1)
+        self.assertEqual(self.successResultOf(opened).peer.id, bob.id)
+        self.assertEqual(self.successResultOf(sent), bob.all(events.Message)[0].id)
+        self.assertEqual(self.successResultOf(listed), ())
+        numbers = [one.client.safety_number(other.id) for one, other in ((ann, bob), (bob, ann))]
+        self.assertEqual(self.successResultOf(numbers[0]), self.successResultOf(numbers[1]))
+        closed = ann.client.disconnect("bob")
+        self.world.settle()
+        self.assertEqual(self.successResultOf(closed).peer.id, bob.id)
+        self.assertFalse([one for one in ann.happened if one.ref is not None], "refs of its own are not shown")
+
+    def test_fails(self) -> None:
+        """With what is wrong; a timeout is one."""
+        ann = self.world.user("ann")
+        for act, code in (
+            (lambda: ann.client.open("nobody"), Code.UNKNOWN_RECIPIENT),
+            (lambda: ann.client.send("nobody", "x"), Code.UNKNOWN_RECIPIENT),
+            (lambda: ann.client.send("ann", "x"), Code.POLICY),
+            (lambda: ann.client.safety_number("nobody"), Code.UNKNOWN_RECIPIENT),
+        ):
+            waiting = act()
+            self.world.run_for(1)
+            error: SimsError = self.failureResultOf(waiting, SimsError).value  # type: ignore[assignment]
+            self.assertEqual(error.code, code)
+        ann.way.refusing = True
+        ann.cut()
+        self.world.run_for(0.1)
+        late = ann.client.send("bob", "x", timeout=3)
+        self.world.run_for(4)
+        self.failureResultOf(late, SimsError)
+        self.assertEqual(len(ann.client._waiters), 0)
+
