@@ -16,7 +16,7 @@ from sims.errors import malformed
 
 Mid = Annotated[bytes, Meta(min_length=16, max_length=16)]
 #: The first 32 characters of a base32 SHA-256.
-Id = Annotated[str, Meta(pattern="^[a-z2-7]{32}$")]
+Id = Annotated[str, Meta(pattern=r"^[a-z2-7]{32}\Z")]
 U32 = Annotated[int, Meta(ge=0, lt=2**32)]
 
 MAX_MIDS = 1000
@@ -272,3 +272,18 @@ def encode(message: Inner) -> bytes:
 def pack(value: object) -> Raw:
     """A value as it stands in ``data``, ``bundle`` or ``one_time_keys``."""
     return Raw(_encoder.encode(value))
+
+
+class _Riding(Struct, frozen=True):
+    message: Raw | UnsetType = UNSET
+
+
+_riding = msgspec.msgpack.Decoder(_Riding)
+
+
+def has_message(phase: ClientConnect) -> bool:
+    """Whether something rides on a phase; True, too, where that cannot be made out."""
+    try:
+        return _riding.decode(phase.data).message is not UNSET
+    except _ERRORS:
+        return True

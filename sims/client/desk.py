@@ -133,6 +133,10 @@ class Desk:
         """A letter has come further; the recipient says so, or the server."""
         if letter.state is Delivery.FAILED or letter.state.reaches(state):
             return
+        if letter.state is Delivery.QUEUED and state is not Delivery.ACCEPTED:
+            # The recipient's word was quicker than the server's, which it implies.
+            letter.state = Delivery.ACCEPTED
+            self.state(letter)
         letter.state = state
         letter.inner = None
         letter.accepted = letter.accepted or now

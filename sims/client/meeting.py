@@ -66,7 +66,14 @@ class Meeting:
             else:
                 self._met(key, bundle, one_time)
         except PeerError as error:
-            self._refused(key, error)
+            if error.code is Code.NO_COMMON_SPEC:  # signed by them: the server has no part in it
+                self._desk.lookups.forget(key)
+                for letter in self._letters(key):
+                    self._desk.problem(error.code, error.text, self._desk.refs.get(letter.number))
+                self._give_up(key, error.code, error.text)
+                self._let_be(key)
+            else:
+                self._refused(key, error)
         except LocalError as error:
             self._desk.lookups.forget(key)
             self._desk.problem(error.code, error.text)
@@ -167,7 +174,10 @@ class Meeting:
 
     def _letters(self, key: Key) -> list[Letter]:
         outbox = self._desk.outbox
-        return outbox.unsealed(key.what) if key.by == "id" else outbox.nameless(key.what)
+        if key.by == "id":
+            return outbox.unsealed(key.what)
+        held = self._desk.people.named(key.what)
+        return outbox.nameless(key.what) + ([] if held is None else outbox.unsealed(held.id))
 
     def _give_up(self, key: Key, code: Code, text: str) -> None:
         """Nothing that waits for this can be done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sims import inner
 from sims.client import events
 from sims.client.asking import Asking
 from sims.client.desk import Desk
@@ -17,6 +18,10 @@ from sims.inner import ClientCom, ClientConnect
 
 #: Seconds: receipts are gathered for so long.
 GATHER = 0.2
+
+
+#: A text that its recipient cannot read is sent again so many times.
+MOST_AGAIN = 20
 
 
 class Reading:
@@ -121,8 +126,9 @@ class Reading:
                 self.naming.show(events.Disconnected(peer=desk.people.contact(sender)))
             case Unreadable():
                 letter = desk.outbox.carried_by(act.content.ref)
-                if letter is not None and letter.to == sender and letter.content is not None and not letter.again:
-                    letter.again = True
+                asked = letter is not None and letter.to == sender and letter.content is not None
+                if letter is not None and asked and letter.again < MOST_AGAIN:
+                    letter.again += 1
                     letter.state, letter.inner = Delivery.QUEUED, None
                     desk.outbox.note(letter)
                     desk.forward(letter)
@@ -154,6 +160,10 @@ class Reading:
 
     def _unreadable(self, message: ClientCom | ClientConnect, error: SimsError) -> None:
         sender = message.src
+        if isinstance(message, ClientConnect) and not inner.has_message(message):
+            # A phase alone, of a session that is over: nothing that anybody has said is lost with it.
+            self._ledger.unread(sender, message.mid, self._now())
+            return
         known = self._desk.people.get(sender)
         stranger = not self._desk.talks.has(sender) and not (known is not None and known.ours)
         self._ledger.unread(sender, message.mid, self._now())

@@ -30,7 +30,7 @@ class Letter(Struct, kw_only=True):
     :ivar mid: of the message that carries it, 16 random bytes.
     :ivar inner: that message; None once the server has accepted it.
     :ivar session: the th1 of the session that it was sealed on.
-    :ivar again: whether its recipient could not read it, and it was sealed once more.
+    :ivar again: how many times its recipient could not read it, and it was sealed once more.
     :ivar time: when it was asked for, Unix seconds; ``accepted`` when the server had it.
     :ivar code: why it failed; kept until that was told.
     """
@@ -45,7 +45,7 @@ class Letter(Struct, kw_only=True):
     inner: bytes | None = None
     session: bytes = b""
     state: Delivery = Delivery.QUEUED
-    again: bool = False
+    again: int = 0
     time: int = 0
     accepted: int = 0
     code: str = ""

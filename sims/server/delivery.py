@@ -100,7 +100,7 @@ class Delivery:
         self._accepted = accepted
         self._refused = refused
         self._desks: dict[str, _Desk] = {}
-        self._due: deque[tuple[float, _Desk, _Flight]] = deque()
+        self._due: deque[tuple[float, _Flight]] = deque()
         self._remembered: OrderedDict[tuple[str, str, bytes], None] = OrderedDict()
         self._written: set[tuple[str, str]] = set()
 
@@ -138,7 +138,7 @@ class Delivery:
             return  # or else he is told when that is settled
         if flight is None and not desk.behind and not desk.pulling and self._room(desk):
             given = self._give(desk, letter, kept=False)
-            self._due.append((self._clock() + ACK_WAIT, desk, given))
+            self._due.append((self._clock() + ACK_WAIT, given))
             return
         self._keep_flights(desk)
         desk.behind = True
@@ -185,7 +185,7 @@ class Delivery:
         """Keep what was not acknowledged in time."""
         now = self._clock()
         while self._due and self._due[0][0] <= now:
-            _, _, flight = self._due.popleft()
+            _, flight = self._due.popleft()
             if not flight.kept:
                 self._keep(flight.letter, flight)
 

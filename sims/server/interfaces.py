@@ -39,6 +39,7 @@ class Registered(Enum):
     """What has become of a registration."""
 
     DONE = auto()
+    KNOWN = auto()  # the id has an account already; nothing has changed
     INVITE_REQUIRED = auto()  # none, or one that was never given out
     INVITE_USED = auto()
     NAME_TAKEN = auto()
@@ -54,7 +55,7 @@ class Accounts(Protocol):
         """The account of a (prepared) name."""
 
     def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
-        """Create an account and spend its invitation, both or neither; for an id that is there already, nothing.
+        """Create an account and spend its invitation, both or neither.
 
         The invitation is looked at first: who has none learns nothing of the names.
 

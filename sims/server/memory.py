@@ -116,7 +116,7 @@ class MemoryStore:
 
     def _register(self, account: Account, invitation: bytes | None) -> Registered:
         if account.id in self._accounts:
-            return Registered.DONE
+            return Registered.KNOWN
         if invitation is not None:
             spent = self._invitations.get(invitation)
             if spent is None:

@@ -29,6 +29,8 @@ from sims.transport import FrameReceiver
 
 #: How often the server looks whether keys have become too old, seconds.
 ROUNDS = 30.0
+#: Characters of the log on why a connection was closed.
+_MAX_REASON = 200
 
 
 class State(Enum):
@@ -98,10 +100,13 @@ class ModernConnection(FrameReceiver):
 
     def frame_received(self, frame: bytes) -> None:
         try:
-            self._frame(frame, frames.decode(frame))
+            found = frames.decode(frame)
+            if self.state is State.OPEN and isinstance(found, frames.Box):
+                self._take(found)
+            else:
+                self._frame(frame, found)
         except PeerError as error:
             self._refuse(error)
-        self._turns.wake()
 
     def frame_too_long(self) -> None:
         self._refuse(PeerError(Code.TOO_LARGE, f"a frame of more than {self.MAX_LENGTH} bytes"))
@@ -116,9 +121,6 @@ class ModernConnection(FrameReceiver):
         self._handshake = Server(factory.identity, factory.specs, binding=binding, entropy=factory.entropy)
 
     def _frame(self, raw: bytes, frame: frames.Frame) -> None:
-        if self.state is State.OPEN and isinstance(frame, frames.Box):
-            self._take(frame)
-            return
         handshake = self._handshake
         match self.state, frame:
             case State.GREETING, frames.Connect1() if handshake is not None:
@@ -304,7 +306,7 @@ class ModernConnection(FrameReceiver):
             self._tell(error.code)
         elif self.state is not State.SECURING and error.code is not Code.NOT_AUTHENTICATED:
             self._say(frames.encode_error(error.code))
-        self._end(f"{error.code}: {error.text}")
+        self._end(f"{error.code}: {error.text}"[:_MAX_REASON])
 
     def _end(self, why: str) -> None:
         self.log.info("closed {address}: {why}", address=self._address, why=why)

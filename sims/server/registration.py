@@ -70,6 +70,8 @@ def admit(store: Accounts, mode: Mode, claim: Claim, now: int, done: Callable[[A
     def registered(account: Account, invitation: bool, result: Registered) -> None:
         if result is Registered.DONE:
             welcome(account, invitation=invitation)
+        elif result is Registered.KNOWN:
+            store.find(claim.id, found)  # another connection of the same id was faster
         else:
             done(_CODES[result])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import lru_cache
@@ -48,16 +49,21 @@ class Counting:
 
     def x25519(self) -> X25519Key:
         """A key."""
-        return X25519Key(self.octets(32))
+        return _x25519(self.octets(32))
 
     def mlkem768(self) -> KemKey:
         """A key."""
-        return KemKey(self.octets(64))
+        return _mlkem768(self.octets(64))
 
     def encapsulate(self, public: bytes) -> Encapsulation:
         """A secret for this key."""
         self.draws += 1
         return _encapsulated(self._seed, self.draws, public)
+
+
+# Those who go different ways from one state draw the same.
+_x25519 = lru_cache(maxsize=4096)(X25519Key)
+_mlkem768 = lru_cache(maxsize=4096)(KemKey)
 
 
 @lru_cache(maxsize=4096)
@@ -194,6 +200,17 @@ class Person:
         self.shown = dict(saved.shown)
         self.confirmed &= self.shown.keys()
 
+    def fork(self, post: Callable[[Letter], None]) -> Person:
+        """Another one in the same state, who goes their own way from here; the other one is still the old one's."""
+        found = copy.copy(self)
+        found.conversation, found.prekeys = self.conversation.copy(), self.prekeys.copy()
+        found.entropy = copy.copy(self.entropy)
+        for name, value in vars(self).items():
+            if isinstance(value, dict | list | set):
+                setattr(found, name, value.copy())
+        found._post = post
+        return found
+
     def roll_back(self, saved: Saved) -> None:
         """A copy of the store was restored; the server's epoch shows it: new stream, new bundle, new session."""
         self.restore(saved)
@@ -271,6 +288,14 @@ class Relay:
         self.bob = Person("bob", self.under_way.append)
         self.alice.meet(self.bob)
         self.bob.meet(self.alice)
+
+    def fork(self) -> Relay:
+        """Another one in the same state, with people who go their own way from here."""
+        found = copy.copy(self)
+        found.under_way = self.under_way.copy()
+        found.alice, found.bob = (one.fork(found.under_way.append) for one in (self.alice, self.bob))
+        found.alice.other, found.bob.other = found.bob, found.alice
+        return found
 
     def who(self, letter: Letter) -> Person:
         """Whom a message is for."""

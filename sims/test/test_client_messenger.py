@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from sims import specs
 from sims.client import events
 from sims.client.events import Contact, Delivery
 from sims.client.messenger import MAX_TEXT
@@ -220,9 +221,7 @@ class TextTests(WorldTestCase):
         self.assertNotIn("read", bob.states())
 
     def test_spec_of_ones_own(self) -> None:
-        """The one that both allow is used; where there is none, the text waits, and nothing weaker is spoken."""
-        from sims import specs
-
+        """The one that both allow is used; where there is none, the text fails, and nothing weaker is spoken."""
         chacha = specs.modern_by_names(["X25519MLKEM768-CHACHA20_POLY1305-SHA256"])
         ann = self.world.user("ann", allowed=chacha)
         bob = self.world.user("bob")
@@ -230,8 +229,11 @@ class TextTests(WorldTestCase):
         self.assertEqual(ann.all(events.Connected)[0].spec, chacha[0].name)
         eve = self.world.user("eve", allowed=specs.MODERN[:1])
         eve.send("ann", "hello")
+        eve.client.act(lambda messenger: messenger.connect("ann", 7))
         self.world.run_for(1)
-        self.assertEqual((eve.states(), eve.problems()), (["queued"], ["no-common-spec"]))
+        self.assertEqual(eve.states(), ["queued", "failed"])
+        self.assertEqual((set(eve.problems()), eve.messenger.under_way), ({"no-common-spec"}, 0))
+        self.assertEqual(eve.all(events.Problem)[-1].ref, 7)
 
 
 class ConversationTests(WorldTestCase):
@@ -275,7 +277,9 @@ class ConversationTests(WorldTestCase):
         self.ann.send("bob", "last words")
         self.ann.client.act(lambda messenger: messenger.disconnect("bob", 9))
         self.world.run_for(1)
-        self.assertEqual(self.ann.all(events.Disconnected), [events.Disconnected(peer=Contact(self.bob.id, "bob"), ref=9)])
+        self.assertEqual(
+            self.ann.all(events.Disconnected), [events.Disconnected(peer=Contact(self.bob.id, "bob"), ref=9)]
+        )
         self.assertEqual([one.peer.id for one in self.bob.all(events.Disconnected)], [self.ann.id])
         self.assertEqual(self.bob.texts()[-1], "last words")
         self.assertEqual((self.ann.messenger.conversations(), self.bob.messenger.conversations()), ((), ()))
@@ -378,11 +382,11 @@ class NewUserTests(WorldTestCase):
         ann = self.world.user("Ann")
         self.assertEqual(ann.messenger.name, "ann", "it is the server that says how it is written")
         ann.kill()
-        for name in (None, "ann", "ANN"):
-            self.assertEqual(User(self.world, "ann", ann.store, link=None, name=name).id, ann.id)
+        for known in (None, "ann", "ANN"):
+            self.assertEqual(User(self.world, "ann", ann.store, link=None, name=known).id, ann.id)
         other = World(seed=1).link()
         other = type(other)(other.addresses, "a" * 32)
-        for options in ({"link": other}, {"name": "bob"}):
+        for wrong in ({"link": other}, {"name": "bob"}):
             with self.assertRaises(LocalError) as caught:
-                User(self.world, "ann", ann.store, **options)
+                User(self.world, "ann", ann.store, **wrong)
             self.assertEqual(caught.exception.code, Code.POLICY)

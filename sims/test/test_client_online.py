@@ -48,7 +48,7 @@ class ConnectTests(WorldTestCase):
         eve = User(self.world, "ann", seed="eve")
         refused = eve.client.connect()
         self.world.settle()
-        error: SimsError = self.failureResultOf(refused, SimsError).value  # type: ignore[assignment]
+        error: SimsError = self.failureResultOf(refused, SimsError).value
         self.assertEqual(error.code, Code.NAME_TAKEN)
 
     def test_name_taken(self) -> None:
@@ -90,7 +90,7 @@ class ConnectTests(WorldTestCase):
             self.assertEqual((ann.problems(), ann.messenger.name), (["malformed"], "ann"))
 
     def test_an_epoch_beyond_all(self) -> None:
-        """A server that says that it has seen the greatest there is can be connected to again, as often as one likes."""
+        """A server that says that it has seen the greatest there is: one can connect again, and again."""
         ann, bob = self.world.users("ann", "bob")
         for _ in range(3):
             account = self.world.store._accounts[ann.id]  # type: ignore[attr-defined]
@@ -391,7 +391,7 @@ class TroubleTests(WorldTestCase):
         self.assertEqual(self.ann.states("r"), ["queued", "accepted", "delivered"])
 
     def test_accepted_after_delivered(self) -> None:
-        """The recipient's word counts more, whichever is first."""
+        """The recipient's word implies the server's, which changes nothing when it comes later."""
         desk = self.ann.messenger._desk
         self.ann.way.refusing = True
         self.ann.cut()
@@ -402,7 +402,7 @@ class TroubleTests(WorldTestCase):
         self.assertIsNone(letter.inner)
         self.ann.messenger._online._accepted(letter.mid)
         self.ann.client.pump()
-        self.assertEqual(self.ann.states("r"), ["queued", "delivered"])
+        self.assertEqual(self.ann.states("r"), ["queued", "accepted", "delivered"])
         self.assertEqual(desk.outbox.texts_queued, 0)
 
     def test_10000_texts_while_offline(self) -> None:
@@ -486,7 +486,7 @@ class AwaitedTests(WorldTestCase):
         ):
             waiting = act()
             self.world.run_for(1)
-            error: SimsError = self.failureResultOf(waiting, SimsError).value  # type: ignore[assignment]
+            error: SimsError = self.failureResultOf(waiting, SimsError).value
             self.assertEqual(error.code, code)
         ann.way.refusing = True
         ann.cut()
@@ -495,4 +495,3 @@ class AwaitedTests(WorldTestCase):
         self.world.run_for(4)
         self.failureResultOf(late, SimsError)
         self.assertEqual(len(ann.client._waiters), 0)
-

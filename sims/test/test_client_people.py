@@ -7,6 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
+from sims import inner
 from sims.client import events, naming
 from sims.client.events import Contact, Delivery
 from sims.client.ledger import Ledger
@@ -27,9 +28,9 @@ BOB, EVE = person("bob"), person("eve")
 class NameTests(SynchronousTestCase):
     def test_are_compared_as_the_server_does(self) -> None:
         """In every case and width; but what it gives to two people is never taken for one."""
-        for name, other in (("Bob", "bOB"), ("ｂｏｂ", "bob"), ("Ä", "a\u0308"), ("nobody!", "NOBODY!")):
+        for name, other in (("Bob", "bOB"), ("\uff42ob", "bob"), ("Ä", "a\u0308"), ("nobody!", "NOBODY!")):
             self.assertEqual(folded(name), folded(other))
-        for name, other in (("straße", "strasse"), ("bob", "b0b"), ("bob", "bоb"), ("a b", "ab")):
+        for name, other in (("straße", "strasse"), ("bob", "b0b"), ("bob", "b\u043eb"), ("a b", "ab")):
             self.assertNotEqual(folded(name), folded(other))
 
     def test_no_name_is_like_a_name(self) -> None:
@@ -66,9 +67,13 @@ class PeopleTests(SynchronousTestCase):
         self.assertEqual(self.people.take_changes(), [bob])
         self.assertEqual(self.people.take_changes(), [])
         self.assertEqual(self.people.recipient("bob", SERVER), (BOB.id, "bob"))
-        self.assertEqual((bob.name, bob.verified, bob.changed_to, eve.name, eve.verified), ("bob", True, EVE.id, "", False))
+        self.assertEqual(
+            (bob.name, bob.verified, bob.changed_to, eve.name, eve.verified), ("bob", True, EVE.id, "", False)
+        )
         self.assertIs(self.people.accept(bob), eve)
-        self.assertEqual((eve.name, eve.verified, bob.name, bob.verified, bob.changed_to), ("bob", False, "", False, ""))
+        self.assertEqual(
+            (eve.name, eve.verified, bob.name, bob.verified, bob.changed_to), ("bob", False, "", False, "")
+        )
         self.assertEqual(self.people.recipient("Bob", SERVER), (EVE.id, "bob"))
         with self.assertRaises(LocalError) as caught:
             self.people.accept(eve)
@@ -255,7 +260,7 @@ class ServerTests(WorldTestCase):
         for to in ("bob", "Bob", old):
             for command in ("send", "connect"):
                 with self.assertRaises(LocalError) as caught:
-                    self.ann.client.act(lambda messenger: getattr(messenger, command)(to, "text"))
+                    getattr(self.ann.messenger, command)(to, "text")
                 self.assertEqual(caught.exception.code, Code.POLICY)
         newer.send("ann", "it is me, really")
         self.world.run_for(5)
@@ -329,8 +334,6 @@ class ServerTests(WorldTestCase):
             now=1_900_000_000,
             entropy=self.bob.messenger._entropy,
         )
-        from sims import inner
-
         changed = replace(newer, name="rob")
         older = replace(newer, version=1)
         for number, bundle in enumerate((others.raw, bytes(inner.pack(changed)), bytes(inner.pack(older)), b"\x80")):
@@ -356,4 +359,3 @@ class ServerTests(WorldTestCase):
         self.world.run_for(3)
         self.assertEqual(self.ann.all(events.State)[-1].code, Code.POLICY)
         self.talk(self.ann, self.bob)
-

@@ -445,6 +445,19 @@ class AdmissionTests(SynchronousTestCase):
     def test_closed(self) -> None:
         self.assertEqual(self.admit(Mode.CLOSED, "ann", "ann", "any"), Code.POLICY)
 
+    def test_two_at_once(self) -> None:
+        """An id that registers on two connections at once has one account, one name, and spends one invitation."""
+        store = LateStore()
+        for token in ("one", "two"):
+            store.stored.invite(hashed(token), lambda _: None)
+        relay = ModernRelay(store, clock=lambda: 0.0, wall=lambda: WALL)
+        results: list[Admitted | Code] = []
+        for name, token in (("ann", "one"), ("bob", "two")):
+            relay.admit(Claim(person("ann").public, name, token, None), results.append)
+        store.settle()
+        self.assertEqual(results, [Admitted("ann", None, True), Admitted("ann", None, False)])
+        self.assertEqual(store.stored._invitations[hashed("two")], False)
+
     def test_epochs(self) -> None:
         found = [self.admit(Mode.OPEN, "ann", "ann", None, epoch).epoch for epoch in (3, 4, 2, None)]
         self.assertEqual(found, [None, 3, 4, 4])
