@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from pathlib import Path
 from typing import cast
@@ -118,6 +119,9 @@ def make_server(options: ServerOptions) -> IService:
     """The service of ``twistd sims-server``."""
     from twisted.internet import reactor
 
+    # What is imported by now stays for good, and a relay makes few circles: the collector need not look so often.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     server = RelayServer(
         options["settings"], reactor=reactor, announce=stdout_line, announce_link=link_lines, failed=die
     )

@@ -75,17 +75,6 @@ def is_tls(transport: ITransport | None) -> bool:
     return isinstance(transport, TLSMemoryBIOProtocol)
 
 
-def write_now(transport: ITransport | None) -> None:
-    """Hand to the operating system what was written to a TLS connection, without another round of the reactor.
-
-    What it does not take, for whatever reason, is the reactor's to write.
-    """
-    if isinstance(transport, TLSMemoryBIOProtocol):
-        below = transport.transport
-        if isinstance(below, FileDescriptor) and below.connected and not below.disconnecting:
-            below.doWrite()
-
-
 def _context() -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
@@ -182,7 +171,7 @@ class _TlsFactory(TLSMemoryBIOFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         # The factory within may refuse the address. It does so before there is any TLS.
         inner: IProtocol | None = self.wrappedFactory.buildProtocol(addr)
-        tls: Any = TLSMemoryBIOProtocol
+        tls: Any = _TlsProtocol
         return None if inner is None else tls(self, inner)
 
 

@@ -227,7 +227,7 @@ class LifeTests(ConsoleTestCase):
         for number in range(3):
             server.send_signal(signal.SIGSTOP)
             ann.do("send", to="bob", text=f"text {number}")
-            ann.take("state", state="queued")
+            ann.take("state", state="queued", text=f"text {number}")
             if number:
                 time.sleep(0.1 * number)
             os.kill(ann.popen.pid, signal.SIGKILL)

@@ -35,8 +35,9 @@ from sims.specs import ModernSpec
 
 #: The longest text, bytes of its UTF-8: with what goes with it, it fits in the largest size of a content.
 MAX_TEXT = 32_000
-#: Seconds that what was shown may wait to be noted as such: after a crash in that time it is shown once more.
+#: Seconds that what was shown may wait to be noted as such, and how much: after a crash it is shown once more.
 NOTE_SHOWN = 0.1
+MOST_SHOWN = 8
 #: What was seen is remembered for so long: a mailbox keeps a message for less. Seconds.
 SEEN_LIFE = 90 * 86_400
 _DAY = 86_400
@@ -80,6 +81,7 @@ class Messenger:
         self.link, self._identity = own.link, own.identity
         self._tidied = 0
         self._note_shown: float | None = None  # when to commit what was shown
+        self._shown = 0
         self.hop = ModernHop(self._identity, self.link, allowed, clock=clock, entropy=self._entropy)
         outbox = Outbox(saved.letters.values(), self._ledger)
         people = People(saved.people.values(), self._ledger)
@@ -202,7 +204,7 @@ class Messenger:
         """
         if self._ledger.urgent or (self._note_shown is not None and self._note_shown <= self._clock()):
             self._ledger.commit()
-            self._note_shown = None
+            self._note_shown, self._shown = None, 0
         self._online.flush()
 
     def tick(self) -> float | None:
@@ -223,8 +225,10 @@ class Messenger:
                 if letter.id.hex() == event.id:
                     self._desk.drop(letter, urgent=False)
                     noted = True
-        if noted and self._note_shown is None:
-            self._note_shown = self._clock() + NOTE_SHOWN
+        if noted:
+            self._shown += 1
+            if self._note_shown is None or self._shown == MOST_SHOWN:
+                self._note_shown = self._clock() + (NOTE_SHOWN if self._shown < MOST_SHOWN else 0.0)
 
     # --- commands -----------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ INVITE_ATTEMPTS = 5
 QUIET = 30.0
 #: The server's word on epochs counts up to here, so that ours can still be raised.
 _MOST_EPOCH = 2**62
+#: Who is new waits so many seconds, until others can find him, before he is told that he is there.
+FOUND_TIMEOUT = 2.0
 _DAY = 86_400
 _INVITES = frozenset({Code.INVITE_REQUIRED, Code.INVITE_USED})
 
@@ -74,6 +76,7 @@ class Online:
         self._before = 0  # letters of no text that were queued when this connection began
         self._congested = False
         self._announced = False
+        self._announce_at: float | None = None
         self._lists: deque[Ref] = deque()
         self._again: dict[int, tuple[float, float]] = {}  # letters refused for now: when to try again, after how long
         self._room = 0
@@ -114,6 +117,7 @@ class Online:
 
     def lost(self) -> None:
         """The connection is gone. What the server has not accepted is sent again on the next."""
+        self._announce_at = None
         if self._announced:
             self._announced = False
             self._desk.events.append(events.Offline())
@@ -201,8 +205,15 @@ class Online:
             self.post(letter)
         for letter in desk.outbox.waiting():
             desk.forward(letter)
-        self._announced = True
-        desk.events.append(Ready(id=desk.id, name=self.name, spec=joined.hop.spec.name))
+        self._announce_at = self._clock() + (FOUND_TIMEOUT if joined.epoch is None else 0.0)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell that we are there: when others can find us, which takes a moment the first time."""
+        due, joined = self._announce_at, self.hop.joined
+        if due is not None and joined is not None and (due <= self._clock() or not self.publishing.is_out):
+            self._announce_at, self._announced = None, True
+            self._desk.events.append(Ready(id=self._desk.id, name=self.name, spec=joined.hop.spec.name))
 
     # --- what goes out ------------------------------------------------------------------------------------------------
 
@@ -261,6 +272,7 @@ class Online:
                 delay = self._again[number][1]
                 self._again[number] = float("inf"), delay
                 self.post(letter)
+        self._announce()
         self.publishing.tick(self._now())
         self.hop.rekey_if_due()
         if now - self._heard_at >= QUIET and self._now() - self.emptied >= _DAY:
@@ -270,6 +282,8 @@ class Online:
         times = [when for when, _ in self._again.values() if when != float("inf")]
         if asks is not None:
             times.append(now + asks)
+        if self._announce_at is not None:
+            times.append(self._announce_at)
         found = self._desk.lookups.tick()
         return min((*times, *(() if found is None else (found,))), default=None)
 

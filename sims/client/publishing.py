@@ -60,6 +60,11 @@ class Publishing:
     def __repr__(self) -> str:
         return "<publishing>"
 
+    @property
+    def is_out(self) -> bool:
+        """Whether something is published, or to be, and the server has not taken it yet."""
+        return self._mid is not None or self.waits
+
     def joined(self, name: str, now: int, *, restored: bool, unknown: bool, most: int) -> None:
         """There is a new connection to the server, which knows us by this name.
 

@@ -133,13 +133,13 @@ class Hop:
         if self._dead:
             raise LocalError(Code.INTERNAL, "this hop has refused something, and is to be closed")
         padded = pad("box", plaintext)
-        key, nonce, next_chain = schedule.message_keys(self.spec, self._out, "secure")
-        ad = self._ad_out + self._out_n.to_bytes(8, "big")
-        box = Box(self._out_n, primitives.aead_seal(self.spec.aead, key, nonce, ad, padded))
+        spec, n = self.spec, self._out_n
+        key, nonce, next_chain = schedule.message_keys(spec, self._out, "secure")
+        ciphertext = primitives.aead(spec.aead, key).encrypt(nonce, padded, self._ad_out + n.to_bytes(8, "big"))
         self._out = next_chain
-        self._out_n += 1
+        self._out_n = n + 1
         self._sent += 1
-        return box
+        return Box(n, ciphertext)
 
     def open(self, n: int, ciphertext: bytes, now: float, entropy: ModernEntropy) -> Received:
         """Open one, and go on with the rekey if it is of one.

@@ -180,9 +180,8 @@ def chain_step(hash_name: HashName, chain: bytes, info: bytes) -> tuple[bytes, b
     new, block = _HASHES[hash_name]
     padded = chain.ljust(block, b"\0")
     inner, outer = padded.translate(_INNER), padded.translate(_OUTER)
-    message_key = new(outer + new(inner + b"\x01").digest()).digest()
+    padded = new(outer + new(inner + b"\x01").digest()).digest().ljust(block, b"\0")  # mk
     next_chain = new(outer + new(inner + b"\x02").digest()).digest()
-    padded = message_key.ljust(block, b"\0")
     inner, outer = padded.translate(_INNER), padded.translate(_OUTER)
     output = new(outer + new(inner + info + b"\x01").digest()).digest()
     if len(output) < 44:

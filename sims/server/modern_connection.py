@@ -250,7 +250,6 @@ class ModernConnection(FrameReceiver):
         said, self._unsaid = self._unsaid, []
         size, self._unsaid_size = self._unsaid_size, 0
         self.send_frame(frames.TERMINATOR.join(said))
-        tls.write_now(self.transport)
         if self.write_blocked:
             self._behind += size
         elif size >= self._relay.limits.unacknowledged.unsent:

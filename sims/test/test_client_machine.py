@@ -37,6 +37,7 @@ else:
             self.world = World(seed=7, delay=(0.0, 0.03), most_pieces=3)
             self.users = [self.world.user(name) for name in NAMES]
             self.sent: dict[str, tuple[int, int, str]] = {}  # id -> from, to, text
+            self.count = 0
             self.killed = [0 for _ in NAMES]
 
         # --- what happens ---
@@ -47,7 +48,8 @@ else:
             one, other = pair
             user = self.users[one]
             for _ in range(count):
-                text = f"{one} {other} {len(self.sent)}"
+                self.count += 1
+                text = f"{one} {other} {self.count}"
                 user.send(NAMES[other], text)
                 asked = [state.id for state in user.all(events.State) if state.text == text]
                 self.sent.update(dict.fromkeys(asked, (one, other, text)))
