@@ -21,6 +21,8 @@ from sims.server.limits import Limits
 
 #: Seconds in which a recipient acknowledges what need not be stored.
 ACK_WAIT = 2.0
+#: So many times as long a message that was given waits for that, where the mailbox has no room for it.
+TRIES = 15
 #: So many are asked of the mailbox at once.
 PULL = 128
 #: So many messages that were acknowledged are remembered, in case they are sent again: for longer their recipient does.
@@ -45,12 +47,14 @@ class Reader(Protocol):
 class _Flight:
     """A message that was given and is not acknowledged; ``kept``, when the mailbox has it, or is about to."""
 
-    __slots__ = ("accepted", "kept", "letter")
+    __slots__ = ("accepted", "gone", "kept", "letter", "tries")
 
     def __init__(self, letter: Letter, *, kept: bool) -> None:
         self.letter = letter
         self.kept = kept
         self.accepted = kept  # whether the sender knows
+        self.gone = False  # whether the recipient has it for good
+        self.tries = 0  # how often the mailbox had no room for it
 
 
 class _Desk:
@@ -73,6 +77,10 @@ class _Desk:
         self.cursor = 0
         self.asking = self.pulling = self.blocked = False
         self.taken: set[tuple[str, bytes]] = set()
+
+    def holds(self, flight: _Flight) -> bool:
+        """Whether this was given and not acknowledged."""
+        return self.flights.get(flight.letter.mid) is flight
 
 
 class Delivery:
@@ -155,6 +163,7 @@ class Delivery:
             if flight is None:
                 continue
             letter = flight.letter
+            flight.gone = True
             self._remember(letter)
             if flight.kept:
                 gone.append((letter.src, mid))
@@ -220,12 +229,24 @@ class Delivery:
                     flight.accepted = True
                 self._accepted(letter.src, letter.mid)
             case Kept.FULL:
-                self._refused(letter.src, letter.mid, Code.MAILBOX_FULL)
+                self._full(letter, flight)
             case Kept.NOBODY:
                 self._refused(letter.src, letter.mid, Code.UNKNOWN_RECIPIENT)
         desk = self._desks.get(letter.dst)
         if desk is not None:
             self._pull(desk)
+
+    def _full(self, letter: Letter, flight: _Flight | None) -> None:
+        """There is no room for a message. It is not refused while its recipient may have it: that is for him to say."""
+        desk = self._desks.get(letter.dst)
+        if flight is not None and flight.gone:
+            self._accepted(letter.src, letter.mid)
+        elif flight is not None and desk is not None and desk.holds(flight) and flight.tries < TRIES:
+            flight.kept = False
+            flight.tries += 1
+            self._due.append((self._clock() + ACK_WAIT, flight))
+        else:
+            self._refused(letter.src, letter.mid, Code.MAILBOX_FULL)
 
     def _pull(self, desk: _Desk) -> None:
         """Give what waits in the mailbox, as far as there is room."""

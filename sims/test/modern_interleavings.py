@@ -137,6 +137,7 @@ class End:
     def _answers(self) -> tuple[End, tuple[Post, ...]]:
         conversation, entropy = self.conversation.copy(), drawing(self.person.name, self.draws)
         posts = tuple(self._post(conversation, entropy, None, session) for session, _ in conversation.due())
+        assert not conversation.due(), "a phase that was answered, and is still due"
         draws, said = entropy.draws, self.said
         return self._courses.end(self, conversation, self.prekeys, draws, said, self.seen, self.came), posts
 

@@ -398,7 +398,7 @@ class StoreContract(Base):
         self.store.delete(BOB, note("delete"))
         self.store.keep(letter(2), QUOTA, NOW, note("nobody"))
         self.settle()
-        found = {what: result for what, result in answers}
+        found = dict(answers)
         self.assertEqual(
             [what for what, _ in answers],
             ["keep", "waiting", "acknowledge", "again", "known", "delete", "nobody"],

@@ -300,7 +300,7 @@ class UnreadableTests(WorldTestCase):
                 bob.restart()
             self.until(lambda away=away: bob.texts()[-1] == f"good {away}")  # type: ignore[misc]
         self.world.run_for(1)
-        self.assertEqual(len(bob.all(events.Unreadable)), 306)
+        self.assertEqual(len(bob.all(events.Unreadable)), 300, "phases with nothing on them are no loss")
         self.assertLessEqual(len(fetched), 2, "one a client: the question before the restart was not answered")
         self.assertEqual(self.world.store._boxes[bob.id].letters, {})  # type: ignore[attr-defined]
         self.assertEqual(len(mallory.acked), 306)

@@ -124,12 +124,13 @@ else:
         def open(self, pair: tuple[str, str], both: bool) -> None:
             """One or both of two people open, before anything has come."""
             for one in (pair, pair[::-1]) if both else (pair,):
-                self.say(one)
+                self.text(one)
 
-        @rule(pair=pairs)
-        def say(self, pair: tuple[str, str]) -> None:
+        @rule(pair=pairs, texts=st.integers(1, 3))
+        def say(self, pair: tuple[str, str], texts: int) -> None:
             """The one says something to the other."""
-            self.text(pair)
+            for _ in range(texts):
+                self.text(pair)
 
         def text(self, pair: tuple[str, str]) -> bytes:
             """The id of a text that the one says to the other."""

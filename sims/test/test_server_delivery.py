@@ -8,7 +8,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims.errors import Code
-from sims.server.delivery import ACK_WAIT, PULL, REMEMBERED, Delivery
+from sims.server.delivery import ACK_WAIT, PULL, REMEMBERED, TRIES, Delivery
 from sims.server.interfaces import Letter, Mailboxes
 from sims.server.limits import Limits
 from sims.server.memory import MemoryStore
@@ -230,14 +230,45 @@ class RefusedTests(DeliveryTestCase):
         self.assertEqual(self.refused, [("a", 10, Code.MAILBOX_FULL)])
 
     def test_full_while_under_way(self) -> None:
-        """Its sender is told that there was no room; if it is acknowledged after all, it is not given again."""
+        """What was given is not refused while its recipient may have it: that is for him to say, for a while."""
+        bob = self.join()
+        self.send(1, 2, 3, 4)
+        for _ in range(TRIES):
+            self.wait(ACK_WAIT)
+            self.assertEqual((self.refused, self.kept()), ([], [1, 2]))
+        self.acknowledge(bob, 1, 2, 3)
+        self.assertEqual(self.accepted, [("a", 1), ("a", 2), ("a", 3)])
+        self.send(3)
+        self.assertEqual((bob.numbers, self.accepted[3:]), ([1, 2, 3, 4], [("a", 3)]))
+        self.assertEqual(self.refused, [])
+
+    def test_full_and_never_acknowledged(self) -> None:
+        """Its sender is told in the end, or when the recipient goes."""
+        self.join()
+        self.send(1, 2, 3)
+        for _ in range(TRIES):
+            self.wait(ACK_WAIT)
+        self.assertEqual(self.refused, [])
+        self.wait(ACK_WAIT)
+        self.assertEqual(self.refused, [("a", 3, Code.MAILBOX_FULL)])
+        self.assertIsNone(self.delivery.due)
+
+    def test_full_and_gone(self) -> None:
         bob = self.join()
         self.send(1, 2, 3)
         self.wait(ACK_WAIT)
-        self.assertEqual(self.refused, [("a", 3, Code.MAILBOX_FULL)])
-        self.acknowledge(bob, 1, 2, 3)
-        self.send(3)
-        self.assertEqual((bob.numbers, self.accepted[2:]), ([1, 2, 3], [("a", 3)]))
+        self.delivery.leave(bob)
+        self.assertEqual((self.refused, self.kept()), ([("a", 3, Code.MAILBOX_FULL)], [1, 2]))
+        self.wait(ACK_WAIT)
+        self.assertEqual(len(self.refused), 1)
+
+    def test_a_burst_to_somebody_who_is_here(self) -> None:
+        """More than the mailbox would take of one sender, and more than is given at once: none is given and refused."""
+        bob = self.join()
+        self.send(*range(60))
+        self.acknowledge(bob, *bob.numbers)
+        self.assertEqual(bob.numbers, [*range(60)])
+        self.assertEqual((self.refused, len(self.accepted)), ([], 60))
 
     def test_a_flood_of_a_stranger(self) -> None:
         """300 messages that nobody acknowledges: the next good one of somebody else comes all the same."""

@@ -1,0 +1,207 @@
+"""Tests of :mod:`sims.client.driver` with sims/2: full disks, servers that cannot just now, what is awaited."""
+
+from __future__ import annotations
+
+from sims import inner
+from sims.client import driver, events
+from sims.client.events import Delivery
+from sims.client.online import AGAIN_FIRST
+from sims.errors import Code, LocalError, SimsError
+from sims.test.modern_world import WorldTestCase, refusal
+
+_LETTERS = (inner.ClientCom, inner.ClientConnect)
+
+
+class TroubleTests(WorldTestCase):
+    """Disks that are full, servers that cannot just now, and what was asked for meanwhile."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ann, self.bob = self.world.users("ann", "bob")
+        self.talk(self.ann, self.bob)
+
+    def test_disk_full(self) -> None:
+        """Nothing leaves and nothing is shown while nothing can be stored; it is told once, and goes on by itself."""
+        self.ann.happened.clear()
+        self.ann.store.full = True
+        frames = self.ann.frames
+        self.ann.send("bob", "hello", "r")
+        self.bob.send("ann", "hello to you")
+        self.world.run_for(300)
+        self.assertEqual([type(one).__name__ for one in self.ann.happened], ["Problem"])
+        self.assertEqual(self.ann.problems(), ["unavailable"])
+        self.assertLessEqual(self.ann.frames - frames, 1, "what the server had written before it was held back")
+        self.assertFalse(self.ann.client.gave_up)
+        self.assertEqual(self.bob.texts(), [self.bob.texts()[0]])
+        self.ann.store.full = False
+        self.world.run_for(40)
+        self.assertEqual(self.bob.texts()[-1], "hello")
+        self.assertEqual(self.ann.texts(), ["hello to you"])
+        self.assertEqual(self.ann.states("r"), ["queued", "accepted", "delivered"])
+        self.talk(self.ann, self.bob)
+
+    def test_disk_full_and_gone(self) -> None:
+        """What could not be stored was never there; what was stored before is as it was."""
+        self.ann.store.full = True
+        self.ann.send("bob", "never")
+        self.bob.send("ann", "comes again")
+        self.world.run_for(5)
+        self.ann.restart()
+        self.until(lambda: self.ann.texts()[-1:] == ["comes again"])
+        self.world.run_for(5)
+        self.assertNotIn("never", self.bob.texts())
+        self.talk(self.ann, self.bob)
+
+    def test_disk_full_while_connecting(self) -> None:
+        """No epoch leaves that is not stored."""
+        self.ann.kill()
+        self.world.settle()
+        store = self.ann.store.copy()
+        store.full = True
+        before = self.world.store._accounts[self.ann.id].epoch  # type: ignore[attr-defined]
+        self.ann.restart(store)
+        self.world.run_for(60)
+        self.assertEqual(self.world.store._accounts[self.ann.id].epoch, before)  # type: ignore[attr-defined]
+        self.assertEqual(self.ann.problems()[:1], ["unavailable"])
+        store.full = False
+        self.world.run_for(120)
+        self.talk(self.ann, self.bob)
+
+    def test_the_store_cannot_be_asked(self) -> None:
+        """Nothing is acknowledged that was not looked at: it comes again."""
+
+        def has_seen(sender: str, number: bytes) -> bool:
+            raise LocalError(Code.UNAVAILABLE, "it cannot be read")
+
+        self.patch(self.ann.store, "has_seen", has_seen)
+        self.bob.send("ann", "hello")
+        self.world.run_for(10)
+        self.assertNotIn("hello", self.ann.texts())
+        self.patch(self.ann.store, "has_seen", type(self.ann.store).has_seen.__get__(self.ann.store))
+        self.until(lambda: self.ann.texts()[-1] == "hello")
+        self.talk(self.ann, self.bob)
+
+    def test_refused_for_now(self) -> None:
+        """A text that the server cannot take just now is sent again, after a growing while."""
+        refused: list[float] = []
+
+        def busy(src: str, message: inner.FromClient) -> inner.Error | bool:
+            if src != self.ann.id or not isinstance(message, _LETTERS) or len(refused) >= 2:
+                return False
+            refused.append(self.world.clock.seconds())
+            return refusal(message.mid, Code.UNAVAILABLE)
+
+        self.world.intercept(busy)
+        self.ann.send("bob", "hello", "r")
+        self.until(lambda: self.bob.texts()[-1] == "hello", 60)
+        self.assertEqual(len(refused), 2)
+        self.assertGreaterEqual(refused[1] - refused[0], AGAIN_FIRST)
+        self.world.run_for(1)
+        self.assertEqual(self.ann.states("r"), ["queued", "accepted", "delivered"])
+
+    def test_accepted_after_delivered(self) -> None:
+        """The recipient's word implies the server's, which changes nothing when it comes later."""
+        desk = self.ann.messenger._desk
+        self.ann.way.refusing = True
+        self.ann.cut()
+        self.world.run_for(0.1)
+        self.ann.send("bob", "hello", "r")
+        (letter,) = desk.outbox.queued()
+        desk.reached(letter, Delivery.DELIVERED, 1)
+        self.assertIsNone(letter.inner)
+        self.ann.messenger._online._accepted(letter.mid)
+        self.ann.client.pump()
+        self.assertEqual(self.ann.states("r"), ["queued", "accepted", "delivered"])
+        self.assertEqual(desk.outbox.texts_queued, 0)
+
+    def test_many_texts_while_offline(self) -> None:
+        """They do not keep the connection from coming up."""
+        self.patch(driver, "MAX_WAITING", 500)
+        self.ann.way.refusing = True
+        self.ann.cut()
+        self.world.run_for(0.1)
+        outbox = self.ann.messenger._desk.outbox
+        number = driver.MAX_WAITING + 10
+        # Many of them, made as they are in a store; sealing them all would take its time.
+        self.ann.send("bob", "hello")
+        (letter,) = outbox.queued()
+        for count in range(number):
+            same = type(letter)(**{field: getattr(letter, field) for field in letter.__struct_fields__})
+            same.id, same.mid = count.to_bytes(16, "big"), count.to_bytes(16, "little")
+            outbox.add(same)
+        self.world.intercept(lambda _, message: isinstance(message, _LETTERS))
+        self.ann.way.refusing = False
+        self.ann.client.start()
+        self.world.run_for(3)
+        self.assertIsNotNone(self.ann.messenger.ready)
+        self.assertEqual((self.ann.problems(), len(self.ann.all(events.Ready))), ([], 2))
+
+    def test_a_server_that_only_causes(self) -> None:
+        """It sends and sends, and takes nothing of what follows: it is left."""
+        self.patch(driver, "MAX_WAITING", 20)
+        desk = self.ann.messenger._desk
+        self.world.intercept(lambda _, message: isinstance(message, _LETTERS))
+        for number in range(30):
+            desk.talks.receipt(self.bob.id, b"", [number.to_bytes(16, "big")])
+        self.ann.client.pump()
+        self.ann.do(lambda messenger: messenger.list())
+        self.world.settle()
+        self.assertIn("rate-limited", self.ann.problems())
+        self.world.run_for(5)
+        self.assertIsNotNone(self.ann.messenger.ready, "and it is tried again")
+
+    def test_closed(self) -> None:
+        """Whoever waits hears that it was closed; what was shown is noted; the store is let go of, once."""
+        closed: list[int] = []
+        self.patch(self.ann.store, "close", lambda: closed.append(1))
+        self.bob.send("ann", "hello")
+        waiting = self.ann.client.open("nobody")
+        self.until(lambda: self.ann.texts()[-1] == "hello")
+        done = self.ann.client.close()
+        self.world.run_for(3)
+        self.successResultOf(done)
+        self.failureResultOf(waiting, SimsError)
+        self.assertEqual(closed, [1])
+        self.assertEqual(self.ann.store.load().arrived, {})
+
+
+class AwaitedTests(WorldTestCase):
+    """What a program awaits of a client."""
+
+    def test_all(self) -> None:
+        """Open, send, number, list, close."""
+        ann, bob = self.world.users("ann", "bob")
+        opened = ann.client.open("bob")
+        sent = ann.client.send("bob", "hello", until=Delivery.DELIVERED)
+        listed = ann.client.list()
+        self.world.run_for(1)
+        self.assertEqual(self.successResultOf(opened).peer.id, bob.id)
+        self.assertEqual(self.successResultOf(sent), bob.all(events.Message)[0].id)
+        self.assertEqual(self.successResultOf(listed), ())
+        numbers = [one.client.safety_number(other.id) for one, other in ((ann, bob), (bob, ann))]
+        self.assertEqual(self.successResultOf(numbers[0]), self.successResultOf(numbers[1]))
+        closed = ann.client.disconnect("bob")
+        self.world.settle()
+        self.assertEqual(self.successResultOf(closed).peer.id, bob.id)
+        self.assertFalse([one for one in ann.happened if one.ref is not None], "refs of its own are not shown")
+
+    def test_fails(self) -> None:
+        """With what is wrong; a timeout is one."""
+        ann = self.world.user("ann")
+        for act, code in (
+            (lambda: ann.client.open("nobody"), Code.UNKNOWN_RECIPIENT),
+            (lambda: ann.client.send("nobody", "x"), Code.UNKNOWN_RECIPIENT),
+            (lambda: ann.client.send("ann", "x"), Code.POLICY),
+            (lambda: ann.client.safety_number("nobody"), Code.UNKNOWN_RECIPIENT),
+        ):
+            waiting = act()
+            self.world.run_for(1)
+            error: SimsError = self.failureResultOf(waiting, SimsError).value
+            self.assertEqual(error.code, code)
+        ann.way.refusing = True
+        ann.cut()
+        self.world.run_for(0.1)
+        late = ann.client.send("bob", "x", timeout=3)
+        self.world.run_for(4)
+        self.failureResultOf(late, SimsError)
+        self.assertEqual(len(ann.client._waiters), 0)
