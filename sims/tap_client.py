@@ -8,7 +8,6 @@ import json
 import os
 import re
 import secrets
-import signal
 import sys
 from collections.abc import Callable
 from hashlib import sha256
@@ -20,7 +19,7 @@ import platformdirs
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
 from sims import specs, tls
@@ -306,22 +305,8 @@ class ConsoleService(Service):
         self._console.shell.client.start()
 
     def stopService(self) -> Deferred[None]:
-        """Leave: what was written is still sent; after a signal what is under way is waited for, and after a second
-        one hardly anything."""
+        """Leave: what was written is still sent; after a signal, hardly anything is waited for."""
         super().stopService()
-        shell = self._console.shell
-
-        def close(_: object) -> Deferred[None]:
-            closing: Deferred[None] = shell.client.close(LINGER if self._left else _HURRY)
-            return closing.addBoth(lambda _: self._console.close())
-
-        if self._left:
-            shell.stop()
-            return close(None)
-        waiting: Deferred[None] = shell.finish()
-        if not waiting.called:
-            from twisted.internet import reactor
-
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: cast("IReactorFromThreads", reactor).callFromThread(shell.stop))
-        return waiting.addBoth(close)
+        self._console.shell.stop()
+        closing: Deferred[None] = self._console.shell.client.close(LINGER if self._left else _HURRY)
+        return closing.addBoth(lambda _: self._console.close())

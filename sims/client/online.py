@@ -205,11 +205,11 @@ class Online:
             self.post(letter)
         for letter in desk.outbox.waiting():
             desk.forward(letter)
-        self._announce_at = self._clock() + (FOUND_TIMEOUT if joined.epoch is None else 0.0)
+        self._announce_at = self._clock() + FOUND_TIMEOUT
         self._announce()
 
     def _announce(self) -> None:
-        """Tell that we are there: when others can find us, which takes a moment the first time."""
+        """Tell that we are there: when the server has our keys, so that others can find us."""
         due, joined = self._announce_at, self.hop.joined
         if due is not None and joined is not None and (due <= self._clock() or not self.publishing.is_out):
             self._announce_at, self._announced = None, True

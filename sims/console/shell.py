@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sims.client import events
@@ -38,7 +37,6 @@ class Shell:
         self._leaving_since: float | None = None
         self._failed = False  # a text was not delivered, or something asked for at the end was not done
         self._look: IDelayedCall | None = None
-        self._finished: Deferred[None] | None = None
 
     def show(self, event: events.Event) -> None:
         """Show an event."""
@@ -128,39 +126,11 @@ class Shell:
             self._leaving_since = self._clock.seconds()
             self._see_whether_done()
 
-    def finish(self) -> Deferred[None]:
-        """After a signal: take no more commands; fires when nothing is under way, or after :data:`LEAVE_TIMEOUT`.
-
-        At once in the seed's format, which has nothing to go on with later, and without a server to wait for: what is
-        to be sent is kept, and goes the next time.
-        """
-        self.stop()
-        self._leaving_since = self._clock.seconds()
-        self._finished = Deferred()
-        finished = self._finished
-        self._see_whether_finished()
-        return finished
-
-    def _see_whether_finished(self) -> None:
-        self._look = None
-        client = self.client
-        waits = isinstance(client, Client) and client.messenger.ready is not None
-        if waits and isinstance(client, Client):
-            client.run(client.messenger.leave)
-            waits = client.messenger.under_way > 0
-        if waits and self._clock.seconds() - (self._leaving_since or 0.0) < LEAVE_TIMEOUT:
-            self._look = self._clock.callLater(_LOOK, self._see_whether_finished)
-        else:
-            self.stop()
-
     def stop(self) -> None:
         """Wait for nothing any more."""
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        finished, self._finished = self._finished, None
-        if finished is not None:
-            finished.callback(None)
 
     @property
     def backlog(self) -> int:

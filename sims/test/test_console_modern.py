@@ -77,40 +77,6 @@ class ShellTests(WorldTestCase):
         self.world.run_for(shell.LEAVE_TIMEOUT + 0.1)
         self.assertEqual((self.left, self.written[-1]["code"]), ([1], "unavailable"))
 
-    def test_signal(self) -> None:
-        """What is under way is waited for; when nothing is, or there is no server, it is over at once."""
-        self.successResultOf(self.shell.finish())
-        self.shell = self.shell_of(self.ann)
-        self.shell.line(b'{"do":"send","to":"bob","text":"hello"}')
-        done = self.shell.finish()
-        self.assertNoResult(done)
-        self.shell.line(b'{"do":"send","to":"bob","text":"too late"}')
-        self.world.run_for(1)
-        self.successResultOf(done)
-        self.assertEqual(self.bob.texts(), ["hello"])
-        self.ann.way.refusing = True
-        self.ann.cut()
-        self.world.run_for(1)
-        self.shell = self.shell_of(self.ann)
-        self.shell.line(b'{"do":"send","to":"bob","text":"later"}')
-        self.successResultOf(self.shell.finish())
-
-    def test_signal_without_answer(self) -> None:
-        """Not for longer than ten seconds, and no longer than until a second signal."""
-        for second in (False, True):
-            self.shell = self.shell_of(self.ann)
-            if not second:
-                self.world.intercept(lambda _, message: True)
-            self.shell.line(b'{"do":"send","to":"bob","text":"hello"}')
-            done = self.shell.finish()
-            self.world.run_for(1)
-            self.assertNoResult(done)
-            if second:
-                self.shell.stop()
-            else:
-                self.world.run_for(shell.LEAVE_TIMEOUT)
-            self.successResultOf(done)
-
     def test_gives_up(self) -> None:
         """A refusal that stays ends it, with the exit status 1; a disk that is full does not."""
         self.ann.store.full = True
