@@ -210,7 +210,12 @@ def _read_box(data: bytes) -> Box | None:
         return None
     middle = data.find(_MIDDLE, len(_BEGIN), len(_BEGIN) + 48)
     number = data[len(_BEGIN) : middle]
-    if middle < 0 or not number.isdigit() or len(number) > 19 or (number[0] == _ZERO and len(number) > 1):
+    if (
+        not 0 <= middle <= len(data) - len(_MIDDLE) - len(_END)
+        or not number.isdigit()
+        or len(number) > 19
+        or (number[0] == _ZERO and len(number) > 1)
+    ):
         return None
     text = data[middle + len(_MIDDLE) : -len(_END)]
     try:

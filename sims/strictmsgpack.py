@@ -8,6 +8,9 @@ from struct import unpack_from
 from sims.errors import PeerError, malformed
 
 MAX_DEPTH = 8
+#: So many values, keys not counted, are in one message: several times as many as any message here has. Whoever checks
+#: it does so at some microseconds each.
+MAX_VALUES = 4096
 
 # First byte -> bytes behind it: of the value itself, or of its length.
 _FIXED = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
@@ -30,6 +33,7 @@ def check(data: bytes) -> None:
     position = 0
     # For each open map or array: how many values are still to come, and the keys so far (None in an array).
     open_: list[tuple[int, set[bytes] | None]] = []
+    values = 0
     try:
         while True:
             if open_:
@@ -42,6 +46,9 @@ def check(data: bytes) -> None:
                 open_[-1] = left - 1, keys
                 if keys is not None:
                     position = _key(data, position, keys)
+            values += 1
+            if values > MAX_VALUES:
+                raise _bad("it holds too many values")
             position, inside = _value(data, position)
             if position > end:
                 raise _bad("it ends in the middle")

@@ -90,7 +90,7 @@ class FrameReceiver(LineReceiver):
         if self._finished:
             return
         size = len(data) - len(TERMINATOR)
-        nothing_buffered = not self._tail or self._tail == TERMINATOR
+        nothing_buffered = getattr(self, "_buffer", None) == b""  # LineReceiver's; what is unknown goes the long way
         self._tail = (self._tail + data[-2:])[-2:]
         if nothing_buffered and not self.paused and 0 <= size <= self.MAX_LENGTH and data.find(TERMINATOR) == size:
             self.lineReceived(data[:size])  # one frame and whole, as nearly always
@@ -260,7 +260,9 @@ def _tune(transport: ITCPTransport) -> None:
     """Send frames at once, and notice a peer whose machine is gone."""
     transport.setTcpNoDelay(True)
     transport.setTcpKeepAlive(True)
-    handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+    # Over TLS it is the transport below that has the socket.
+    below = getattr(transport, "transport", transport)
+    handle = below.getHandle() if hasattr(below, "getHandle") else None
     if isinstance(handle, socket.socket):
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):  # not on every system

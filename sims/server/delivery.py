@@ -21,8 +21,8 @@ from sims.server.limits import Limits
 
 #: Seconds in which a recipient acknowledges what need not be stored.
 ACK_WAIT = 2.0
-#: So many times as long a message that was given waits for that, where the mailbox has no room for it.
-TRIES = 15
+#: Seconds in which a message that was given is not refused, though the mailbox has no room for it.
+FULL_WAIT = 30.0
 #: So many are asked of the mailbox at once.
 PULL = 128
 #: So many messages that were acknowledged are remembered, in case they are sent again: for longer their recipient does.
@@ -47,14 +47,15 @@ class Reader(Protocol):
 class _Flight:
     """A message that was given and is not acknowledged; ``kept``, when the mailbox has it, or is about to."""
 
-    __slots__ = ("accepted", "gone", "kept", "letter", "tries")
+    __slots__ = ("accepted", "full", "gone", "kept", "letter", "refused")
 
     def __init__(self, letter: Letter, *, kept: bool) -> None:
         self.letter = letter
         self.kept = kept
         self.accepted = kept  # whether the sender knows
         self.gone = False  # whether the recipient has it for good
-        self.tries = 0  # how often the mailbox had no room for it
+        self.full: float | None = None  # since when the mailbox has no room for it
+        self.refused = False  # whether the sender was told that there is none
 
 
 class _Desk:
@@ -125,7 +126,7 @@ class Delivery:
         if desk is None or desk.reader is not reader:
             return
         del self._desks[reader.id]
-        self._keep_flights(desk)
+        self._keep_flights(desk, leaves=True)
 
     # --- messages ---
 
@@ -143,6 +144,9 @@ class Delivery:
         if flight is not None and flight.letter.src == letter.src:
             if flight.accepted:
                 self._accepted(letter.src, letter.mid)
+            elif flight.refused:
+                flight.refused, flight.full = False, None
+                self._keep(letter, flight)
             return  # or else he is told when that is settled
         if flight is None and not desk.behind and not desk.pulling and self._room(desk):
             given = self._give(desk, letter, kept=False)
@@ -165,7 +169,7 @@ class Delivery:
             letter = flight.letter
             flight.gone = True
             self._remember(letter)
-            if flight.kept:
+            if flight.kept and not flight.refused:
                 gone.append((letter.src, mid))
             else:
                 flight.kept = True  # nothing is left to do for it when its time comes
@@ -212,9 +216,12 @@ class Delivery:
         desk.reader.deliver(letter.inner)
         return flight
 
-    def _keep_flights(self, desk: _Desk) -> None:
-        """Keep everything that is under way: nothing in a mailbox is newer than what is not in it yet."""
-        for flight in [flight for flight in desk.flights.values() if not flight.kept]:
+    def _keep_flights(self, desk: _Desk, *, leaves: bool = False) -> None:
+        """Keep everything that is under way: nothing in a mailbox is newer than what is not in it yet.
+
+        :param leaves: whether the recipient goes; or else what had no room is tried again in its time only.
+        """
+        for flight in [one for one in desk.flights.values() if not one.kept and (leaves or one.full is None)]:
             self._keep(flight.letter, flight)
 
     def _keep(self, letter: Letter, flight: _Flight | None = None) -> None:
@@ -241,10 +248,15 @@ class Delivery:
         desk = self._desks.get(letter.dst)
         if flight is not None and flight.gone:
             self._accepted(letter.src, letter.mid)
-        elif flight is not None and desk is not None and desk.holds(flight) and flight.tries < TRIES:
-            flight.kept = False
-            flight.tries += 1
-            self._due.append((self._clock() + ACK_WAIT, flight))
+        elif flight is not None and desk is not None and desk.holds(flight):
+            now = self._clock()
+            flight.full = now if flight.full is None else flight.full
+            if now - flight.full < FULL_WAIT:
+                flight.kept = False
+                self._due.append((now + ACK_WAIT, flight))
+            else:
+                flight.refused = True
+                self._refused(letter.src, letter.mid, Code.MAILBOX_FULL)
         else:
             self._refused(letter.src, letter.mid, Code.MAILBOX_FULL)
 

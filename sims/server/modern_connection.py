@@ -18,7 +18,7 @@ from sims.crypto.hop import Hop
 from sims.crypto.identity import Identity
 from sims.crypto.payloads import Offer
 from sims.crypto.primitives import ModernEntropy, SystemEntropy
-from sims.errors import Code, PeerError, malformed
+from sims.errors import Code, LocalError, PeerError, malformed
 from sims.server.limits import STALL_TIMEOUT
 from sims.server.rates import Addresses
 from sims.server.registration import Admitted
@@ -29,6 +29,8 @@ from sims.transport import FrameReceiver
 
 #: How often the server looks whether keys have become too old, seconds.
 ROUNDS = 30.0
+#: So many bytes of a frame beside its box are free: the names of its fields, and a few more.
+SPARE = 1024
 #: Characters of the log on why a connection was closed.
 _MAX_REASON = 200
 
@@ -68,6 +70,7 @@ class ModernConnection(FrameReceiver):
         self._resume: IDelayedCall | None = None
         self._unsaid: list[bytes] = []
         self._unsaid_size = 0
+        self._raw = b""  # the frame that is being taken
         self._behind = 0  # bytes written since the socket was last behind
 
     # --- the connection ---
@@ -193,9 +196,10 @@ class ModernConnection(FrameReceiver):
             raise
         if reply is not None:
             self._say(frames.encode_box(*reply))
-        if plaintext is None:
-            return
-        pause = self._relay.receive(self, plaintext)
+        # A step of a rekey costs as a message does.
+        pause = self._relay.charge(self, 1) if plaintext is None else self._relay.receive(self, plaintext)
+        if len(self._raw) - len(box.ciphertext) * 4 // 3 > SPARE:
+            pause = max(pause, self._relay.charge(self, len(self._raw) // 4096))  # most of the frame is something else
         if pause and self.state is State.OPEN:
             self._hold("rate")
             if self._resume is None:
@@ -215,8 +219,15 @@ class ModernConnection(FrameReceiver):
 
     def deliver(self, message: bytes) -> None:
         """Seal and write an inner message; nothing once it is closed."""
-        if self._hop is not None and not self._finished:
-            self._say(frames.encode_box(*self._hop.seal(message)))
+        if self._hop is None or self.finished:
+            return
+        try:
+            box = self._hop.seal(message)
+        except LocalError as error:
+            # Whoever caused it is somebody else, whose turn must not end with it.
+            self.log.error("a message to {id} could not be sealed: {code}", id=self.id, code=error.code)
+            return
+        self._say(frames.encode_box(*box))
 
     def close(self, code: Code | None = None) -> None:
         """Tell it why, if there is something to tell, let it read what it was sent, and close."""

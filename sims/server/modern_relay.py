@@ -23,6 +23,8 @@ from sims.server.registration import Admitted, Mode, admit
 
 #: Bytes of a directory that fit in a box, with something to spare.
 MAX_LIST = 60_000
+#: Bytes of a bundle.
+MAX_BUNDLE = 8192
 
 
 class Member(Reader, Protocol):
@@ -111,6 +113,8 @@ class ModernRelay:
         if isinstance(common, inner.Ack):
             self._delivery.acknowledge(member, common.data.mids)
             return 0.0
+        # What has to be looked at value by value costs by its size, an acknowledgement too.
+        cost = 1.0 + len(plaintext) // 4096
         if common is not None:
             self._send(member, common, plaintext)
             return self._spend(member)
@@ -118,12 +122,10 @@ class ModernRelay:
             message = inner.from_client(plaintext)
         except PeerError as error:
             self._refuse(member, UNSET, error.code)
-            return self._spend(member)
-        if isinstance(message, inner.Ack):
-            self._delivery.acknowledge(member, message.data.mids)
-            return 0.0
-        cost = 1.0
+            return self._spend(member, cost)
         match message:
+            case inner.Ack():
+                self._delivery.acknowledge(member, message.data.mids)
             case inner.ClientCom() | inner.ClientConnect():
                 self._send(member, message, inner.encode(message))
             case inner.Publish():
@@ -200,12 +202,17 @@ class ModernRelay:
         self._store.publish(member.id, published, keys, done)
 
     def _checked(self, owner: str, data: inner.PublishData) -> tuple[Published, Sequence[bytes]]:
-        raw = bytes(data.bundle)
-        bundle = payloads.decode(Bundle, raw)
+        bundle = payloads.decode(Bundle, bytes(data.bundle))
         prekeys.check_bundle(bundle, now=int(self._wall()), expected=owner)
-        keys = [bytes(key) for key in data.one_time_keys]
-        for key in keys:
-            prekeys.check_one_time_key(payloads.decode(OneTimeKey, key), bundle.identity)
+        # Encoded anew: what stands beside the signed fields is nobody's, and would be kept and given to others.
+        raw = payloads.encode(bundle)
+        if len(raw) > MAX_BUNDLE:
+            raise PeerError(Code.TOO_LARGE, f"a bundle of {len(raw)} bytes")
+        keys = []
+        for key in data.one_time_keys:
+            decoded = payloads.decode(OneTimeKey, bytes(key))
+            prekeys.check_one_time_key(decoded, bundle.identity)
+            keys.append(payloads.encode(decoded))
         seen = prekeys.seen(bundle)
         return Published(seen.version, seen.digest, raw), keys
 
@@ -282,6 +289,10 @@ class ModernRelay:
     def _refuse(self, member: Member, mid: bytes | UnsetType, code: Code, after: int | UnsetType = UNSET) -> None:
         data = inner.ErrorData(code=code.value, mid=mid, after=after)
         member.deliver(inner.encode(inner.Error(mid=mid, data=data)))
+
+    def charge(self, member: Member, cost: float) -> float:
+        """What a member has done besides is taken from its sends; gives the seconds for which nothing more is read."""
+        return self._spend(member, cost)
 
     def _spend(self, member: Member, cost: float = 1.0) -> float:
         if self.limits.sends.second == inf:

@@ -8,7 +8,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims.errors import Code
-from sims.server.delivery import ACK_WAIT, PULL, REMEMBERED, TRIES, Delivery
+from sims.server.delivery import ACK_WAIT, FULL_WAIT, PULL, REMEMBERED, Delivery
 from sims.server.interfaces import Letter, Mailboxes
 from sims.server.limits import Limits
 from sims.server.memory import MemoryStore
@@ -233,7 +233,7 @@ class RefusedTests(DeliveryTestCase):
         """What was given is not refused while its recipient may have it: that is for him to say, for a while."""
         bob = self.join()
         self.send(1, 2, 3, 4)
-        for _ in range(TRIES):
+        while self.now < FULL_WAIT:
             self.wait(ACK_WAIT)
             self.assertEqual((self.refused, self.kept()), ([], [1, 2]))
         self.acknowledge(bob, 1, 2, 3)
@@ -244,14 +244,37 @@ class RefusedTests(DeliveryTestCase):
 
     def test_full_and_never_acknowledged(self) -> None:
         """Its sender is told in the end, or when the recipient goes."""
-        self.join()
+        bob = self.join()
         self.send(1, 2, 3)
-        for _ in range(TRIES):
+        while self.now < FULL_WAIT:
             self.wait(ACK_WAIT)
         self.assertEqual(self.refused, [])
         self.wait(ACK_WAIT)
         self.assertEqual(self.refused, [("a", 3, Code.MAILBOX_FULL)])
         self.assertIsNone(self.delivery.due)
+        self.send(3)  # once more: it is tried once more
+        self.assertEqual((len(self.refused), self.delivery.due), (1, self.now + ACK_WAIT))
+        self.acknowledge(bob, 3)
+        self.assertEqual(self.accepted[-1], ("a", 3))
+
+    def test_refused_and_acknowledged_after_all(self) -> None:
+        bob = self.join()
+        self.send(1, 2, 3)
+        while not self.refused:
+            self.wait(ACK_WAIT)
+        self.acknowledge(bob, 3)
+        self.assertEqual(self.accepted[-1], ("a", 3))
+
+    def test_what_others_send_costs_no_time(self) -> None:
+        """A message that was given has its time, however much comes meanwhile."""
+        bob = self.join()
+        self.send(1, 2, 3)
+        self.wait(ACK_WAIT)
+        for number in range(300):
+            self.delivery.send(letter(number, EVE))
+        self.assertNotIn(("a", 3, Code.MAILBOX_FULL), self.refused)
+        self.acknowledge(bob, 3)
+        self.assertEqual(self.accepted[-1], ("a", 3))
 
     def test_full_and_gone(self) -> None:
         bob = self.join()

@@ -325,6 +325,28 @@ class PrekeyTests(RelayTestCase):
         self.say(self.ann, publishing(3, bundle, keys))
         self.assertEqual(self.flush(self.ann), [mid_of(3)])
 
+    def test_what_nobody_has_signed(self) -> None:
+        """Fields beside the known ones are not kept: nobody gets them, and they take no room."""
+        bundle, keys = self.prekeys(self.ann)
+        junk = {"junk": bytes(20_000)}
+        data = inner.PublishData(
+            bundle=inner.pack({**msgspec.to_builtins(bundle, builtin_types=(bytes,)), **junk}),
+            one_time_keys=(inner.pack({**msgspec.to_builtins(keys[0], builtin_types=(bytes,)), **junk}),),
+        )
+        self.say(self.ann, inner.Publish(mid=mid_of(1), data=data))
+        self.assertEqual(self.flush(self.ann), [mid_of(1)])
+        self.fetch(self.bob, id=self.ann.id)
+        reply = self.bob.take(inner.BundleReply).data
+        self.assertEqual(bytes(reply.bundle), payloads.encode(bundle))
+        self.assertEqual(bytes(cast("msgspec.Raw", reply.one_time_key)), payloads.encode(keys[0]))
+
+    def test_acknowledgements_that_are_something_else(self) -> None:
+        """What takes long to be looked at is taken from the sends."""
+        odd = msgspec.msgpack.encode({"type": "ack", "data": {"mids": []}, "x": [[]] * 4000})
+        pauses = [self.relay.receive(self.ann, odd) for _ in range(220)]
+        self.assertEqual(pauses[0], 0.0)
+        self.assertGreater(pauses[-1], 0.0)
+
     def test_too_many(self) -> None:
         """More than 40 at once is no message."""
         bundle, keys = self.prekeys(self.ann)

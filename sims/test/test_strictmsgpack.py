@@ -11,7 +11,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims.errors import Code, PeerError
-from sims.strictmsgpack import MAX_DEPTH, check
+from sims.strictmsgpack import MAX_DEPTH, MAX_VALUES, check
 from sims.test.builders import NO_HYPOTHESIS, refusal
 
 try:
@@ -129,10 +129,15 @@ class Refused(SynchronousTestCase):
                 self.refused(data, b"\x91" + data, b"\x81" + data + b"\x01", b"\x81\xa1a" + data)
         check(b"\xc4\x01\xff")  # bytes may be any
 
+    def test_more_values_than_any_message_has(self) -> None:
+        check(packed([0] * (MAX_VALUES - 1)))
+        check(b"\xdd\x00\x00\x00\x01\x01")
+        self.refused(packed([0] * MAX_VALUES), packed([[]] * 60_000), packed({"x": [{}] * MAX_VALUES}))
+
     def test_what_ends_early_or_late(self) -> None:
         for value in (
             *(1, 300, -1, -300, 2**40, -(2**40), 1.5, True, None, "x", "é" * 40, "x" * 300, "x" * 70_000),
-            *(b"x", b"x" * 300, b"x" * 70_000, [1, 2], list(range(20)), [0] * 70_000, {}, {"a": {"b": [1, {}]}}),
+            *(b"x", b"x" * 300, b"x" * 70_000, [1, 2], list(range(20)), [0] * 4000, {}, {"a": {"b": [1, {}]}}),
             {str(number): number for number in range(20)},
         ):
             data = packed(value)
