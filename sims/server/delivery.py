@@ -135,7 +135,6 @@ class Delivery:
         if (letter.src, letter.dst, letter.mid) in self._remembered:
             self._accepted(letter.src, letter.mid)
             return
-        self._note_written(letter.src, letter.dst)
         desk = self._desks.get(letter.dst)
         if desk is None:
             self._keep(letter)
@@ -212,6 +211,7 @@ class Delivery:
         return PULL if left >= PULL else max(0, int(left))
 
     def _give(self, desk: _Desk, letter: Letter, *, kept: bool) -> _Flight:
+        self._note_written(letter.src, letter.dst)
         flight = desk.flights[letter.mid] = _Flight(letter, kept=kept)
         desk.reader.deliver(letter.inner)
         return flight
@@ -232,6 +232,7 @@ class Delivery:
     def _kept(self, letter: Letter, flight: _Flight | None, result: Kept) -> None:
         match result:
             case Kept.STORED | Kept.KNOWN:
+                self._note_written(letter.src, letter.dst)
                 if flight is not None:
                     flight.accepted = True
                 self._accepted(letter.src, letter.mid)

@@ -25,6 +25,8 @@ MAX_ONE_TIME_KEYS = 100
 MAX_SPENT = 1000
 #: So many ids of each list of facts are told: five of these lists fit in a box.
 MAX_FACTS = 300
+#: So many mids are remembered of one mailbox, the newest.
+MAX_MIDS = 50_000
 
 
 @dataclass
@@ -42,6 +44,8 @@ class _Box:
         key = (letter.src, letter.mid)
         self.letters[key] = (number, now, letter)
         self.mids[key] = now
+        if len(self.mids) > MAX_MIDS:
+            self.mids.popitem(last=False)  # the recipient's client knows them, too
         self._count(letter, 1)
 
     def remove(self, key: tuple[str, bytes]) -> None:
