@@ -78,7 +78,8 @@ def is_tls(transport: ITransport | None) -> bool:
 def _context() -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
-    # A ticket would let somebody go on without a new key agreement; buffers are for connections that say something.
+    # To resume would do without a new key agreement: nothing is kept that one could resume from. (TLS 1.3 may send its
+    # tickets all the same; the library has no way to say none.) Buffers are for connections that say something.
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
