@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import hmac
+import itertools
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -83,23 +85,23 @@ def measure_floor(spec: CipherSpec) -> None:
     """Time the primitives as a server meets them: woken for each message, by a process that is as busy.
 
     In a loop of nothing else they are faster by what caches and branch predictors then remember; no server that waits
-    for its messages can have that. Each byte on standard input is a message. Only the primitives are timed.
+    for its messages can have that. Each full stop on standard input is a message, and answered with one; a question
+    mark asks for the figures since the last. Only the primitives are timed.
     """
     relay, trial = primitives_of(spec)
     buffers = [bytes(size) for size in _inner_sizes()]
-    spent = {relay: 0.0, trial: 0.0}
-    counts = {relay: 0, trial: 0}
-    while True:
-        for data in buffers:
-            for act in (relay, relay, trial):
-                if not os.read(0, 1):
-                    print(spent[relay] / counts[relay], spent[trial] / counts[trial])
-                    return
-                start = time.process_time()
-                act(data)
-                spent[act] += time.process_time() - start
-                counts[act] += 1
-                os.write(1, b".")
+    turns = itertools.cycle([(act, data) for data in buffers for act in (relay, relay, trial)])
+    spent: dict[Callable[[bytes], None], list[float]] = {relay: [], trial: []}
+    while byte := os.read(0, 1):
+        if byte == b"?":
+            print(*(statistics.mean(times) for times in spent.values()), flush=True)
+            spent = {relay: [], trial: []}
+            continue
+        act, data = next(turns)
+        start = time.process_time()
+        act(data)
+        spent[act].append(time.process_time() - start)
+        os.write(1, b".")
 
 
 def _inner_sizes() -> list[int]:
@@ -118,8 +120,8 @@ class FloorTimer:
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._own_work, _ = primitives_of(spec)
 
-    def run(self, seconds: float) -> None:
-        """Time the primitives for so long."""
+    def run(self, seconds: float) -> Floor:
+        """Time the primitives for so long; gives the means."""
         wake, done = self._child.stdin, self._child.stdout
         if wake is None or done is None:
             raise SystemExit("no pipes")
@@ -128,12 +130,16 @@ class FloorTimer:
             os.write(wake.fileno(), b".")
             self._own_work(bytes(TEXT_SIZE))
             os.read(done.fileno(), 1)
-
-    def finish(self) -> Floor:
-        """The mean of all slices."""
-        out, _ = self._child.communicate()
-        relay, trial = (float(figure) for figure in out.split())
+        os.write(wake.fileno(), b"?")
+        line = b""
+        while not line.endswith(b"\n"):
+            line += os.read(done.fileno(), 4096)
+        relay, trial = (float(figure) for figure in line.split())
         return Floor(relay, trial)
+
+    def finish(self) -> None:
+        """Let go of the process."""
+        self._child.communicate()
 
 
 # --- the load ---------------------------------------------------------------------------------------------------------
@@ -155,13 +161,27 @@ def ack_message(src: int, dst: int) -> messages.ClientAck:
     return messages.ClientAck(src=src, dst=dst)
 
 
-class Load(NamedTuple):
-    """What a load came to: messages that arrived, seconds of the server's CPU, further trials; and the floor."""
+class Slice(NamedTuple):
+    """What a slice of a load came to: messages that arrived, seconds of the server's CPU, further trials.
+
+    :ivar relay: the floor, as timed right behind it; ``trial`` likewise.
+    """
 
     messages: int
     cpu: float
     trials: int
-    floor: Floor
+    relay: float
+    trial: float
+
+    @property
+    def rate(self) -> float:
+        """Messages a second of CPU."""
+        return self.messages / self.cpu
+
+    @property
+    def floor(self) -> float:
+        """The same, were there nothing but the primitives."""
+        return self.messages / (self.messages * self.relay + self.trials * self.trial)
 
 
 def cpu_of(pid: int) -> float:
@@ -169,12 +189,16 @@ def cpu_of(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def run_load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float) -> Load:
+def run_load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float) -> list[Slice]:
     """Let pairs of clients talk, each with one text in flight, and measure the server from the outside."""
     command = [sys.executable, "-m", "tests.bench", "load", str(port), str(server), spec.name, str(clients)]
     done = subprocess.run([*command, str(seconds)], stdout=subprocess.PIPE, text=True, check=True)
-    count, cpu, trials, relay, trial = done.stdout.split()
-    return Load(int(count), float(cpu), int(trials), Floor(float(relay), float(trial)))
+    found = []
+    for line in done.stdout.splitlines():
+        count, cpu, trials, relay, trial = line.split()
+        if int(count):
+            found.append(Slice(int(count), float(cpu), int(trials), float(relay), float(trial)))
+    return found
 
 
 def start_server(folder: str) -> tuple[subprocess.Popen[str], int]:
@@ -193,27 +217,31 @@ def start_server(folder: str) -> tuple[subprocess.Popen[str], int]:
 def bench_seed(seconds: float, rounds: int) -> None:
     """For each spec of the seed: messages a second of server CPU, the floor's, and the ratio."""
     print(f"{TEXT_SIZE}-byte texts, one in flight a client, client acks counted")
-    print(f"median of {rounds} rounds of {seconds:g} s")
+    print(f"{rounds} rounds of {seconds:g} s, in slices, each with one of the floor behind it; medians of all slices")
     print(
-        f"{'spec':26} {'clients':>7} {'messages/CPU s':>14} {'floor':>9} {'ratio':>6} {'further trials a message':>25}"
+        f"{'spec':26} {'clients':>7} {'messages/CPU s':>14} {'floor':>9} {'ratio':>6} {'quartiles':>10} "
+        f"{'further trials a message':>25}"
     )
     for spec in specs.SEED:
         for clients in (2, 100):
-            rows = []
+            slices: list[Slice] = []
             for _ in range(rounds):
                 with tempfile.TemporaryDirectory() as folder:
                     server, port = start_server(folder)
                     try:
-                        load = run_load(port, server.pid, spec, clients, seconds)
+                        slices += run_load(port, server.pid, spec, clients, seconds)
                     finally:
                         server.terminate()
                         server.wait(10)
-                trials = load.trials / load.messages
-                floor = 1 / (load.floor.relay + trials * load.floor.trial)
-                rate = load.messages / load.cpu
-                rows.append((rate / floor, rate, floor, trials))
-            ratio, rate, floor, trials = sorted(rows)[len(rows) // 2]
-            print(f"{spec.name:26} {clients:7} {rate:14.0f} {floor:9.0f} {ratio:6.2f} {trials:25.2f}", flush=True)
+            rate = statistics.median(one.rate for one in slices)
+            floor = statistics.median(one.floor for one in slices)
+            low, ratio, high = statistics.quantiles([one.rate / one.floor for one in slices], n=4)
+            trials = sum(one.trials for one in slices) / sum(one.messages for one in slices)
+            print(
+                f"{spec.name:26} {clients:7} {rate:14.0f} {floor:9.0f} {ratio:6.2f} {low:5.2f}-{high:4.2f} "
+                f"{trials:25.2f}",
+                flush=True,
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -222,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     seed = commands.add_parser("seed", help="the seed's relay, for each spec, with 2 and with 100 clients")
     seed.add_argument("--seconds", type=float, default=6.0, help="how long each load lasts (default: 6)")
-    seed.add_argument("--rounds", type=int, default=3, help="of which the median is printed (default: 3)")
+    seed.add_argument("--rounds", type=int, default=3, help="how often a server is started (default: 3)")
     crypto = commands.add_parser("crypto", help="sessions beside other libraries' (needs the extra 'bench')")
     crypto.add_argument("--scale", type=float, default=1.0, help="how much longer each slice lasts (default: 1)")
     relay = commands.add_parser("relay", help="the sims/2 server over TLS beside a bare relay")
@@ -256,8 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from tests.bench_load import load as put_load
 
             spec = specs.by_names([chosen.spec])[0]
-            done = put_load(chosen.port, chosen.server, spec, chosen.clients, chosen.seconds)
-            print(done.messages, done.cpu, done.trials, *done.floor)
+            for one in put_load(chosen.port, chosen.server, spec, chosen.clients, chosen.seconds):
+                print(*one)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from sims.crypto.seed import End, Initiator, Keys, Session, TrialOrder
 from sims.specs import CipherSpec
 from sims.strictjson import Octets32, Pem
 from sims.transport import FrameReceiver
-from tests.bench import FloorTimer, Load, ack_message, com_message, cpu_of
+from tests.bench import FloorTimer, Slice, ack_message, com_message, cpu_of
 
 #: Seconds: before anything is measured, of each slice of the load, before each slice, and after it.
 WARM_UP = 0.5
@@ -100,10 +100,10 @@ class Client(FrameReceiver):
             self.send_frame(wire.encode(messages.Secure.of(self._session.seal(wire.encode(inner)))))
 
 
-def load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float) -> Load:
+def load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float) -> list[Slice]:
     """Put load on the server for ``seconds`` after a warm-up, in slices with slices of the floor between them."""
     timer = FloorTimer(spec)
-    spent = [0.0, 0.0, 0.0]
+    slices: list[Slice] = []
 
     async def run() -> None:
         people = [Client(number, number ^ 1, spec) for number in range(2, 2 + clients)]
@@ -113,22 +113,23 @@ def load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float)
         for person in people:
             person.say(com_message(person._id, person._peer_id))
 
-        def figures() -> tuple[float, float, float]:
+        def figures() -> tuple[int, float, int]:
             return sum(p.received for p in people), cpu_of(server), sum(p.trials.count for p in people)
 
         await deferLater(reactor, WARM_UP)
         for _ in range(max(1, round(seconds / SLICE))):
             await deferLater(reactor, SETTLE)
-            before = figures()
+            messages, cpu, trials = figures()
             await deferLater(reactor, SLICE)
-            for index, (early, late) in enumerate(zip(before, figures(), strict=True)):
-                spent[index] += late - early
+            messages_now, cpu_now, trials_now = figures()
             time.sleep(REST)  # nothing is read here, and the server comes to rest
-            timer.run(SLICE / 2)
+            floor = timer.run(SLICE / 2)
+            slices.append(Slice(messages_now - messages, cpu_now - cpu, trials_now - trials, *floor))
 
     try:
         react(lambda _: Deferred.fromCoroutine(run()))
     except SystemExit as done:
         if done.code:
             raise
-    return Load(int(spent[0]), spent[1], int(spent[2]), timer.finish())
+    timer.finish()
+    return slices

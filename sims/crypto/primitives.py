@@ -163,16 +163,22 @@ def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, size: int) -> bytes:
     return hkdf_expand("sha256", hkdf_extract("sha256", salt, secret), info, size)
 
 
-def mac(key: bytes, data: bytes, hash_name: Literal["sha256", "sha384"]) -> bytes:
-    """HMAC (RFC 2104): 32 or 48 bytes."""
-    return hmac.digest(key, data, hash_name)
+def mac(key: bytes, data: bytes, hash_name: HashName) -> bytes:
+    """HMAC (RFC 2104): 32 or 48 bytes.
+
+    It is written out: the library's own looks its hash up for each call, which takes longer than the hashing.
+    """
+    new, block = _HASHES[hash_name]
+    if len(key) > block:
+        key = new(key).digest()
+    padded = key.ljust(block, b"\0")
+    return new(padded.translate(_OUTER) + new(padded.translate(_INNER) + data).digest()).digest()
 
 
 def chain_step(hash_name: HashName, chain: bytes, info: bytes) -> tuple[bytes, bytes]:
     """mk = HMAC(chain, 01), next = HMAC(chain, 02), and HKDF-Expand(mk, info, 44): for every message.
 
-    HMAC is written out: the library's own looks its hash up for each call, which takes longer than the hashing, and
-    pads the same key twice.
+    The three HMACs are written out, as the same key would be padded twice.
 
     :param chain: 32 bytes, or a hash.
     :returns: what follows from mk, 44 bytes, and the next chain key.
@@ -415,15 +421,15 @@ def digest(hash_name: HashName, data: bytes) -> bytes:
 
 def hkdf_extract(hash_name: HashName, salt: bytes, secret: bytes) -> bytes:
     """HKDF-Extract (RFC 5869): 32 or 48 bytes. An empty salt is one of zeros."""
-    return hmac.digest(salt, secret, hash_name)
+    return mac(salt, secret, hash_name)
 
 
 def hkdf_expand(hash_name: HashName, key: bytes, info: bytes, size: int) -> bytes:
     """HKDF-Expand (RFC 5869), up to 255 hashes; written out, because it runs for every message and is six lines."""
-    found = block = hmac.digest(key, info + b"\x01", hash_name)
+    found = block = mac(key, info + b"\x01", hash_name)
     counter = 1
     while len(found) < size:
         counter += 1
-        block = hmac.digest(key, block + info + bytes((counter,)), hash_name)
+        block = mac(key, block + info + bytes((counter,)), hash_name)
         found += block
     return found[:size]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims.crypto import notation, primitives
@@ -168,6 +170,17 @@ class Derivation(SynchronousTestCase):
                 primitives.hkdf_sha256(b"secret", b"salt", b"info", size),
                 primitives.hkdf_expand("sha256", primitives.hkdf_extract("sha256", b"salt", b"secret"), b"info", size),
             )
+
+
+class Mac(SynchronousTestCase):
+    def test_as_the_library_s_own_for_keys_around_the_block_s_size(self) -> None:
+        hashes: tuple[primitives.HashName, ...] = ("sha256", "sha384")
+        for name in hashes:
+            for size in (0, 1, 32, 63, 64, 65, 127, 128, 129, 300):
+                for data in (b"", bytes(range(256)) * 3):
+                    key = bytes(range(255)) * 2
+                    found = primitives.mac(key[:size], data, name)
+                    self.assertEqual(found, hmac.digest(key[:size], data, name), (name, size))
 
 
 class Padding(SynchronousTestCase):
