@@ -256,6 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     relay = commands.add_parser("relay", help="the sims/2 server over TLS beside a bare relay")
     relay.add_argument("--seconds", type=float, default=3.0, help="how long each load lasts (default: 3)")
     relay.add_argument("--rounds", type=int, default=5, help="how often the two take turns (default: 5)")
+    connect = commands.add_parser("connect", help="a connect of sims/2 over TLS beside a bare handshake")
+    connect.add_argument("--seconds", type=float, default=2.0, help="how long each load lasts (default: 2)")
+    connect.add_argument("--rounds", type=int, default=7, help="how often they take turns (default: 7)")
     floor = commands.add_parser(
         "floor", help="(used by the others) time the primitives, one for each byte of standard input"
     )
@@ -278,6 +281,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from tests.bench_relay import bench_relay
 
             bench_relay(chosen.seconds, chosen.rounds)
+        case "connect":
+            from tests.bench_connect import bench_connect
+
+            bench_connect(chosen.seconds, chosen.rounds)
         case "floor":
             measure_floor(specs.by_names([chosen.spec])[0])
         case "load":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from base64 import b32encode
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256, sha512
 from urllib.parse import quote, unquote_to_bytes
 
 from sims.crypto import primitives
 from sims.crypto.notation import lp
-from sims.crypto.primitives import ModernEntropy, X25519Key
+from sims.crypto.primitives import Ed25519Key, ModernEntropy, X25519Key
 from sims.errors import malformed
 
 ID_SIZE = 32
@@ -43,7 +44,7 @@ class PublicIdentity:
     @property
     def id(self) -> str:
         """32 characters of ``a-z2-7``: computed from the keys, so that it proves them."""
-        return identity_id(self.sign, self.dh)
+        return _id_of(self.sign, self.dh)
 
     def verify(self, purpose: str, message: bytes, signature: bytes) -> None:
         """Nothing, if this identity has signed this for this purpose; errors as :func:`verify`."""
@@ -64,9 +65,9 @@ class Identity:
 
     def __init__(self, sign_private: bytes, dh_private: bytes) -> None:
         """Load one; :exc:`ValueError` unless both are 32 bytes."""
-        self._sign = sign_private
+        self._sign = Ed25519Key(sign_private)
         self.dh = X25519Key(dh_private)
-        self.public = PublicIdentity(primitives.ed25519_public(sign_private), self.dh.public)
+        self.public = PublicIdentity(self._sign.public, self.dh.public)
         self.id = self.public.id
 
     @classmethod
@@ -76,11 +77,11 @@ class Identity:
 
     def private_bytes(self) -> bytes:
         """Both private keys, 64 bytes, to be stored; ``Identity(stored[:32], stored[32:])`` is this one again."""
-        return self._sign + self.dh.private
+        return self._sign.private + self.dh.private
 
     def sign(self, purpose: str, message: bytes) -> bytes:
         """Sign(sk, purpose, m), 64 bytes."""
-        return primitives.ed25519_sign(self._sign, _signed(purpose, message))
+        return self._sign.sign(_signed(purpose, message))
 
     def __repr__(self) -> str:
         return f"<identity {self.id}>"
@@ -101,6 +102,10 @@ def verify(sign: bytes, purpose: str, message: bytes, signature: bytes) -> None:
 def identity_id(sign: bytes, dh: bytes) -> str:
     """The id of two public keys: 32 characters of base32, lower-case."""
     return b32encode(sha256(lp(b"sims/2 id", sign, dh)).digest()).decode("ascii").lower()[:ID_SIZE]
+
+
+#: The same few are asked for again and again.
+_id_of = lru_cache(maxsize=256)(identity_id)
 
 
 def is_id(text: str) -> bool:

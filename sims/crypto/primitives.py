@@ -172,7 +172,8 @@ def mac(key: bytes, data: bytes, hash_name: HashName) -> bytes:
     if len(key) > block:
         key = new(key).digest()
     padded = key.ljust(block, b"\0")
-    return new(padded.translate(_OUTER) + new(padded.translate(_INNER) + data).digest()).digest()
+    found: bytes = new(padded.translate(_OUTER) + new(padded.translate(_INNER) + data).digest()).digest()
+    return found
 
 
 def chain_step(hash_name: HashName, chain: bytes, info: bytes) -> tuple[bytes, bytes]:
@@ -335,14 +336,27 @@ def _kem_public(public: bytes) -> MLKEM768PublicKey:
         raise malformed("an ML-KEM-768 key that cannot be used") from None
 
 
-def ed25519_public(private: bytes) -> bytes:
-    """The public key, 32 bytes, of a private one (RFC 8032), 32 bytes; :exc:`ValueError` for another size."""
-    return Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+class Ed25519Key:
+    """An Ed25519 key pair (RFC 8032).
 
+    :ivar private: 32 bytes.
+    :ivar public: 32 bytes.
+    """
 
-def ed25519_sign(private: bytes, message: bytes) -> bytes:
-    """The signature, 64 bytes."""
-    return Ed25519PrivateKey.from_private_bytes(private).sign(message)
+    __slots__ = ("_key", "private", "public")
+
+    def __init__(self, private: bytes) -> None:
+        """Load a private key; :exc:`ValueError` unless it is 32 bytes."""
+        self._key = Ed25519PrivateKey.from_private_bytes(private)
+        self.private = private
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def __repr__(self) -> str:
+        return "<Ed25519 key>"
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature, 64 bytes."""
+        return self._key.sign(message)
 
 
 def check_ed25519_public(public: bytes) -> None:

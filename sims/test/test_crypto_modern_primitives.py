@@ -96,8 +96,8 @@ class Signatures(SynchronousTestCase):
     def test_rfc_8032(self) -> None:
         private = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
         public = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
-        self.assertEqual(primitives.ed25519_public(private), public)
-        signature = primitives.ed25519_sign(private, b"")
+        self.assertEqual(primitives.Ed25519Key(private).public, public)
+        signature = primitives.Ed25519Key(private).sign(b"")
         self.assertEqual(
             signature.hex(),
             "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b"

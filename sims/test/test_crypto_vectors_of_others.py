@@ -121,8 +121,8 @@ class Signatures(Case):
             both, known, text, signed = (bytes.fromhex(field) for field in line.split(":")[:4])
             private, public, signature, message = both[:32], both[32:], signed[:64], text
             self.assertEqual(known, public)
-            self.assertEqual(primitives.ed25519_public(private), public)
-            self.assertEqual(primitives.ed25519_sign(private, message), signature)
+            self.assertEqual(primitives.Ed25519Key(private).public, public)
+            self.assertEqual(primitives.Ed25519Key(private).sign(message), signature)
             primitives.ed25519_verify(public, signature, message)
             # The second spelling of S verifies wherever S is not compared with the group's order.
             second = signature[:32] + (int.from_bytes(signature[32:], "little") + ORDER).to_bytes(32, "little")
