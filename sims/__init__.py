@@ -2,22 +2,29 @@
 
 from sims.client.connection import SeedClient
 from sims.client.events import (
+    About,
+    AccountDeleted,
     Connected,
     Contact,
+    Deleted,
     Delivery,
     Disconnected,
     Event,
+    History,
     IdentityChanged,
     Link,
     Listing,
     Message,
+    NotRead,
     Offline,
     Problem,
     Ready,
     SafetyNumber,
+    Said,
     State,
     Trusted,
     Unreadable,
+    Why,
 )
 from sims.client.modern_connection import Client
 from sims.client.store import MemoryStore, Store
@@ -26,24 +33,30 @@ from sims.errors import Code, LocalError, PeerError, SimsError, UnavailableError
 from sims.version import __version__
 
 __all__ = [
+    "About",
+    "AccountDeleted",
     "Client",
     "Code",
     "Connected",
     "Contact",
+    "Deleted",
     "Delivery",
     "Disconnected",
     "Event",
+    "History",
     "IdentityChanged",
     "Link",
     "Listing",
     "LocalError",
     "MemoryStore",
     "Message",
+    "NotRead",
     "Offline",
     "PeerError",
     "Problem",
     "Ready",
     "SafetyNumber",
+    "Said",
     "SeedClient",
     "SimsError",
     "State",
@@ -52,5 +65,6 @@ __all__ = [
     "UnavailableError",
     "Unreadable",
     "Vault",
+    "Why",
     "__version__",
 ]

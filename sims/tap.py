@@ -9,6 +9,7 @@ from twisted.application.app import run as run_app
 
 from sims.tap_client import ClientOptions, make_client
 from sims.tap_server import ServerOptions, make_server
+from sims.tap_vault import COMMANDS, run_command
 
 __all__ = ["ClientOptions", "ServerOptions", "make_client", "make_server", "run_client", "run_server"]
 
@@ -28,5 +29,8 @@ def run_server() -> NoReturn:
 
 
 def run_client() -> NoReturn:
-    """``sims-client``."""
+    """``sims-client``, or one of its commands."""
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if word in COMMANDS:
+        raise SystemExit(run_command(word, sys.argv[2:]))
     _run("sims-client")

@@ -20,6 +20,7 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.python import usage
 
 from sims import specs, tls
@@ -27,12 +28,16 @@ from sims.client.store import Store
 from sims.crypto.identity import MAX_NAME, ServerLink, parse_link, parse_server_link
 from sims.errors import SimsError
 from sims.tap_options import Options, folder_of, stop
+from sims.tap_passphrase import FLAGS, PARAMETERS, asker, check_options
 from sims.transport import LINGER
 from sims.wire import MAX_NAME_JSON
 
 _MAX_ID = 2**31
 #: Seconds that a signal leaves to a server to take what was written.
 _HURRY = 0.3
+#: Seconds after which nothing that was deleted is on the disk any more.
+_TIDY_EVERY = 20.0
+_HISTORY = {None: None, "on": True, "off": False}
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -46,7 +51,10 @@ class ClientOptions(Options):
         "Talk through a SIMS relay. Commands come from standard input; type 'help' for them. The first time, it needs "
         "the link that the server printed, with an unused invitation (on the server's own machine it finds that by "
         "itself), and a name. With --seed it speaks a format that authenticates nobody: whoever runs the relay can "
-        "sit in the middle."
+        "sit in the middle. What the client knows is kept encrypted in a vault, which a passphrase locks: it is asked "
+        "for on the terminal, where no option says otherwise. The program sims-client has commands besides, which come "
+        "first: 'passphrase' changes it, 'backup' and 'restore' are for the whole vault, 'export' writes what was said "
+        "as text; 'sims-client COMMAND --help' says more."
     )
     optParameters = [  # noqa: RUF012 - Twisted's way
         ["link", "l", None, "The server, as it prints it: sims://HOST:PORT/ID?invite=TOKEN."],
@@ -59,11 +67,20 @@ class ClientOptions(Options):
         ["seed", None, None, "A server that speaks the seed's unauthenticated format: tcp:HOST:PORT or "
          "sims-seed://HOST:PORT."],
         ["id", None, None, "With --seed, the number that others reach you by (default: random, kept in the folder)."],
+        ["history", None, None, "Whether what is said is kept in the vault: on or off, from now on (default: as "
+         "before; the first time on)."],
+        *PARAMETERS,
     ]  # fmt: skip
     optFlags = [  # noqa: RUF012 - Twisted's way
         ["json", None, "Commands and events as one JSON object a line."],
         ["read-receipts", None, "Tell senders when their texts are shown."],
+        *FLAGS,
     ]
+
+    def parseArgs(self, *words: str) -> None:
+        if words:
+            text = f"{words[0]!r} is no option; commands are for the program sims-client, and come first"
+            raise usage.UsageError(text)
 
     def check(self) -> None:
         """As :meth:`Options.check`."""
@@ -86,21 +103,26 @@ class ClientOptions(Options):
             raise usage.UsageError("--id goes with --seed: in sims/2 an id follows from one's keys")
         name, folder = profile(self["name"], self["dir"])
         link = None if self["link"] is None else _server_link(self["link"])
+        check_options(self)
+        if self["history"] not in _HISTORY:
+            raise usage.UsageError("--history is on or off")
         chosen = specs.MODERN if self["specs"] is None else specs.modern_by_names(self["specs"].split(","))
         groups, ca = tls.group_names(self["tls-groups"]), None if self["ca"] is None else _read(self["ca"])
         from twisted.internet import reactor
 
         from sims.client.modern_connection import Client
         from sims.client.vault import Vault
+        from sims.client.vault_key import has_vault
 
-        store = Vault(folder)
+        if link is None and not has_vault(folder):
+            link = _needed_link()  # before anything is made, or asked for
+        person = is_terminal() and not self["json"]
+        store = self["store"] = Vault(folder, asker(self, folder, terminal=person))
         try:
             # A profile knows its server and its name.
             known = bool(store.load().values)
             if not known and link is None:
-                link = local_link()
-                if link is None:
-                    raise usage.UsageError("which server? --link LINK, as the server prints it")
+                link = _needed_link()
             return Client(
                 cast("IReactorTime", reactor),
                 link,
@@ -111,6 +133,7 @@ class ClientOptions(Options):
                 ca=ca,
                 invite=local_invite(link if link is not None else _kept_link(store)),
                 read_receipts=bool(self["read-receipts"]),
+                history=_HISTORY[self["history"]],
             )
         except BaseException:
             store.close()
@@ -123,6 +146,10 @@ class ClientOptions(Options):
         """
         if self["link"] is not None:
             raise usage.UsageError("--link and --seed are of two formats: one of them")
+        if self["passphrase-file"] or self["keyring"] or self["no-passphrase"]:
+            raise usage.UsageError("with --seed nothing is kept in a vault, and there is no passphrase")
+        if self["history"] is not None:
+            raise usage.UsageError("with --seed nothing of what is said is kept: no --history")
         name = self["name"]
         if not name or len(name) > 128 or len(json.dumps(name)) > MAX_NAME_JSON or not name.isprintable():
             raise usage.UsageError("which name? --name NAME, of 1 to 128 printable characters")
@@ -149,19 +176,20 @@ class ClientOptions(Options):
         )
 
 
-def profile(name: str | None, path: str | None) -> tuple[str, Path]:
+def profile(name: str | None, path: str | None, *, make: bool = True) -> tuple[str, Path]:
     """The name to be known by and the folder that goes with it, made if it is not there.
 
+    :param make: False for where it would be.
     :raises UsageError: the name cannot be one, or the folder cannot be used.
     """
     if name is not None and (not 1 <= len(name) <= MAX_NAME or not name.isprintable()):
         raise usage.UsageError(f"--name takes 1 to {MAX_NAME} printable characters")
     if name is None and path is None:
-        used = sorted(folder.parent for folder in folder_of(None, "client").glob("*/vault"))
+        used = sorted(folder.parent for folder in folder_of(None, "client", make=make).glob("*/vault"))
         if len(used) == 1:
             return unquote(used[0].name), used[0]
     found = name if name is not None else _login()
-    return found, folder_of(path, "client", _file_name(found))
+    return found, folder_of(path, "client", _file_name(found), make=make)
 
 
 def _login() -> str:
@@ -187,6 +215,17 @@ def local_link() -> ServerLink | None:
         return parse_server_link(path.read_text("ascii"))
     except (OSError, UnicodeDecodeError, SimsError):
         return None
+
+
+def _needed_link() -> ServerLink:
+    """The server for a new profile, where none was named.
+
+    :raises UsageError: there is none on this machine.
+    """
+    link = local_link()
+    if link is None:
+        raise usage.UsageError("which server? --link LINK, as the server prints it")
+    return link
 
 
 def local_invite(server: ServerLink | None) -> Callable[[], str | None]:
@@ -263,24 +302,34 @@ def make_client(options: ClientOptions) -> IService:
 
     from sims.console.shell import Shell
 
-    def make_shell(write: Callable[[str], None], leave: Callable[[int], None]) -> Shell:
+    def make_shell(write: Callable[[str], Deferred[bool]], leave: Callable[[int], None]) -> Shell:
         shell = Shell(json=bool(options["json"]), clock=cast("IReactorTime", reactor), write=write, leave=leave)
         shell.client = options["client"]
         shell.client.on_event = shell.show
         return shell
 
-    return cast("IService", ConsoleService(make_shell, terminal=is_terminal() and not options["json"]))
+    store = options.get("store")
+    tidy = (lambda: None) if store is None else store.tidy
+    return cast("IService", ConsoleService(make_shell, terminal=is_terminal() and not options["json"], tidy=tidy))
 
 
 class ConsoleService(Service):
-    """A client and its console."""
+    """A client and its console.
+
+    :param tidy: called every now and then, to overwrite what was deleted.
+    """
 
     def __init__(
-        self, make_shell: Callable[[Callable[[str], None], Callable[[int], None]], Any], *, terminal: bool
+        self,
+        make_shell: Callable[[Callable[[str], Deferred[bool]], Callable[[int], None]], Any],
+        *,
+        terminal: bool,
+        tidy: Callable[[], None] = lambda: None,
     ) -> None:
         self._make_shell = make_shell
         self._terminal = terminal
         self._console: Any = None
+        self._tidying = LoopingCall(tidy)
         self._left = False
 
     def startService(self) -> None:
@@ -303,10 +352,13 @@ class ConsoleService(Service):
                 lambda pipe: self._make_shell(pipe.write, leave), cast("IReactorTime", reactor), gone=lambda: leave(1)
             )
         self._console.shell.client.start()
+        self._tidying.start(_TIDY_EVERY, now=False)
 
     def stopService(self) -> Deferred[None]:
         """Leave: what was written is still sent; after a signal, hardly anything is waited for."""
         super().stopService()
+        if self._tidying.running:
+            self._tidying.stop()
         self._console.shell.stop()
         closing: Deferred[None] = self._console.shell.client.close(LINGER if self._left else _HURRY)
         return closing.addBoth(lambda _: self._console.close())

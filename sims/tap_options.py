@@ -130,12 +130,15 @@ def _observer(level: Any) -> ILogObserver:
     return cast("ILogObserver", shown)
 
 
-def folder_of(path: str | None, *default: str) -> Path:
+def folder_of(path: str | None, *default: str, make: bool = True) -> Path:
     """The folder to keep things in, made if it is not there, for its owner alone.
 
+    :param make: False for where it would be.
     :raises UsageError: when it cannot be made or is no folder.
     """
     folder = Path(path).expanduser() if path else Path(platformdirs.user_data_dir("sims")).joinpath(*default)
+    if not make:
+        return folder
     try:
         for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)

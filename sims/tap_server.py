@@ -21,6 +21,8 @@ from sims.server.registration import Mode
 from sims.server.service import RelayServer, Settings, endpoint
 from sims.tap_options import Options, die, folder_of, stdout_line
 
+STORES = ("sqlite", "memory")
+
 
 class ServerOptions(Options):
     """``twistd sims-server``."""
@@ -40,10 +42,13 @@ class ServerOptions(Options):
         ["certificate", None, None, "A file with the certificate for TLS, in PEM, those between it and a root behind "
          "it; SIGHUP reads it again. Default: one that is made in the folder."],
         ["key", None, None, "The file with the key of the certificate, in PEM, not encrypted."],
+        ["store", None, "sqlite", "Where accounts and messages are kept: 'sqlite', in the folder; 'memory', which "
+         "forgets everything when the server ends."],
         ["tls-groups", None, tls.GROUP, "The key agreements that TLS may use: NAME[:NAME]..."],
     ]  # fmt: skip
     optFlags = [  # noqa: RUF012 - Twisted's way
         ["directory", None, "Tell whoever asks who has an account here, and is connected."],
+        ["log-connections", None, "Say in the log who connects from where, who leaves, and why."],
     ]
 
     def __init__(self) -> None:
@@ -85,6 +90,8 @@ class ServerOptions(Options):
         modes = [mode.value for mode in Mode]
         if self["registration"] not in modes:
             raise usage.UsageError(f"--registration takes {', '.join(modes)}; not {self['registration']!r}")
+        if self["store"] not in STORES:
+            raise usage.UsageError(f"--store takes {', '.join(STORES)}; not {self['store']!r}")
         if (self["certificate"] is None) != (self["key"] is None):
             raise usage.UsageError("--certificate and --key go together")
         given = None
@@ -101,6 +108,8 @@ class ServerOptions(Options):
             certificate=given,
             groups=tls.group_names(self["tls-groups"]),
             directory=bool(self["directory"]),
+            log_connections=bool(self["log-connections"]),
+            memory=self["store"] == "memory",
             folder=folder_of(self["dir"], "server").absolute(),
         )
 

@@ -32,6 +32,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import directlyProvides, implementer, providedBy
 
 from sims.errors import Code, LocalError, PeerError
+from sims.transport import write_at_once
 
 #: The key agreement that is taken unless others are allowed by name.
 GROUP = "X25519MLKEM768"
@@ -137,7 +138,6 @@ class _Socket:
 
     def __init__(self, transport: FileDescriptor) -> None:
         self._transport = transport
-        self._clear = True
         directlyProvides(self, providedBy(transport))
 
     def __getattr__(self, name: str) -> Any:
@@ -145,16 +145,7 @@ class _Socket:
 
     def write(self, data: bytes) -> None:
         """As ITransport."""
-        transport = self._transport
-        if self._clear and transport.connected:
-            taken = transport.writeSomeData(data)
-            if taken == len(data):
-                return
-            # From now on the reactor writes: it knows when the socket takes more, and what an error means.
-            self._clear = False
-            if isinstance(taken, int):
-                data = data[taken:]
-        transport.write(data)
+        write_at_once(self._transport, data)
 
 
 class _TlsProtocol(TLSMemoryBIOProtocol):

@@ -6,8 +6,8 @@ both directions tell when they are congested.
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable
 from math import inf
 from typing import cast
 
@@ -30,7 +30,7 @@ from sims.wire import MAX_FRAME, TERMINATOR
 #: Seconds: for one frame from its first byte to its last; for a peer to take what it was sent when it is refused.
 FRAME_TIMEOUT = 30.0
 LINGER = 2.0
-_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
 
 
 @implementer(IPushProducer)
@@ -74,15 +74,18 @@ class FrameReceiver(LineReceiver):
         self._frame_deadline: IDelayedCall | None = None
         self._linger: IDelayedCall | None = None
         self._release: IDelayedCall | None = None
-        self._direct: Callable[[bytes], int | BaseException] | None = None  # while the transport has nothing buffered
+        self._socket: FileDescriptor | None = None  # the transport, where it writes to a socket of its own
+        self._reasons: set[str] = set()  # why nothing is read
 
     # --- what Twisted calls ---
 
     def connectionMade(self) -> None:
         transport = self._stream
         if ITCPTransport.providedBy(transport):
-            _tune(transport)
-        self._direct = _direct(transport)
+            with contextlib.suppress(OSError):  # it is gone already, which is seen soon
+                _tune(transport)
+        if isinstance(transport, FileDescriptor) and not ISSLTransport.providedBy(transport):
+            self._socket = transport
         if IConsumer.providedBy(transport):
             cast("IConsumer", transport).registerProducer(_WriteSide(self), True)
 
@@ -126,26 +129,20 @@ class FrameReceiver(LineReceiver):
     def send_frame(self, frame: bytes) -> None:
         """Write one frame; nothing after :meth:`finish`."""
         if not self._finished:
-            self._direct = None
             self._stream.write(frame + TERMINATOR)
 
     def send_at_once(self, frame: bytes) -> None:
         """Write one frame now, as a segment of its own, without another round of the reactor if that can be done."""
         if self._finished:
             return
-        data = frame + TERMINATOR
-        if self._direct is not None:
-            # Nothing is buffered. What is not taken now, for whatever reason, is the reactor's to write.
-            taken = self._direct(data)
-            if taken == len(data):
-                return
-            self._direct = None
-            if isinstance(taken, int):
-                data = data[taken:]
-        self._stream.write(data)
+        if self._socket is None:
+            self._stream.write(frame + TERMINATOR)
+        else:
+            write_at_once(self._socket, frame + TERMINATOR)
 
-    def hold(self) -> None:
-        """Stop reading until :meth:`release`."""
+    def hold(self, reason: str = "") -> None:
+        """Stop reading until :meth:`release`, for each reason that there is."""
+        self._reasons.add(reason)
         if self._release is not None:
             self._release.cancel()
             self._release = None
@@ -153,9 +150,10 @@ class FrameReceiver(LineReceiver):
             self._cancel_deadlines()
             self.pauseProducing()
 
-    def release(self) -> None:
+    def release(self, reason: str = "") -> None:
         """Read again, soon: never within the call, which may come from the middle of somebody else's work."""
-        if self.paused and self._release is None and not self._finished:
+        self._reasons.discard(reason)
+        if not self._reasons and self.paused and self._release is None and not self._finished:
             self._release = self.clock.callLater(0, self._read_again)
 
     def finish(self, linger: float = LINGER) -> None:
@@ -192,7 +190,6 @@ class FrameReceiver(LineReceiver):
 
     def drained(self) -> None:
         """What was buffered has gone."""
-        self._direct = _direct(self._stream)
         self.write_blocked = False
         self.write_side_changed()
 
@@ -249,15 +246,26 @@ class FrameReceiver(LineReceiver):
         self._frame_deadline = self._release = None
 
 
-def _direct(transport: ITransport) -> Callable[[bytes], int | BaseException] | None:
-    """How a transport writes to its socket, if it has one of its own (TLS writes records)."""
-    if ISSLTransport.providedBy(transport) or not isinstance(transport, FileDescriptor):
-        return None
-    return transport.writeSomeData
+def write_at_once(transport: FileDescriptor, data: bytes) -> None:
+    """Write to a socket now, while nothing is buffered for it: without another round of the reactor."""
+    # Of what Twisted buffers, only one half has a public name; what is unknown goes the long way.
+    is_clear = transport.dataBuffer == b"" and getattr(transport, "_tempDataBuffer", None) == []
+    if is_clear and transport.connected:
+        taken = transport.writeSomeData(data)
+        if taken == len(data):
+            return
+        # The reactor writes the rest: it knows when the socket takes more, and what an error means.
+        if isinstance(taken, int):
+            data = data[taken:]
+    transport.write(data)
 
 
 def _tune(transport: ITCPTransport) -> None:
-    """Send frames at once, and notice a peer whose machine is gone."""
+    """Send frames at once, and notice a peer whose machine is gone.
+
+    There are two ways: while nothing is under way to it, it is asked from time to time; what is under way may be so for
+    two minutes (milliseconds there), where the system itself would try for a quarter of an hour.
+    """
     transport.setTcpNoDelay(True)
     transport.setTcpKeepAlive(True)
     # Over TLS it is the transport below that has the socket.

@@ -259,6 +259,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     connect = commands.add_parser("connect", help="a connect of sims/2 over TLS beside a bare handshake")
     connect.add_argument("--seconds", type=float, default=2.0, help="how long each load lasts (default: 2)")
     connect.add_argument("--rounds", type=int, default=7, help="how often they take turns (default: 7)")
+    idle = commands.add_parser("idle", help="the memory that idle connections over TLS take")
+    idle.add_argument("--connections", type=int, default=10_000, help="how many (default: 10000)")
+    online = commands.add_parser("online", help="people who are both here, on disk beside in memory")
+    online.add_argument("--seconds", type=float, default=3.0, help="how long each load lasts (default: 3)")
+    online.add_argument("--rounds", type=int, default=5, help="how often the two take turns (default: 5)")
+    store = commands.add_parser("store", help="durable messages for people who are away, beside a bare writer")
+    store.add_argument("--messages", type=int, default=20_000, help="in each round (default: 20000)")
+    store.add_argument("--rounds", type=int, default=5, help="how often the two take turns (default: 5)")
     floor = commands.add_parser(
         "floor", help="(used by the others) time the primitives, one for each byte of standard input"
     )
@@ -285,6 +293,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from tests.bench_connect import bench_connect
 
             bench_connect(chosen.seconds, chosen.rounds)
+        case "idle":
+            from tests.bench_idle import bench_idle
+
+            bench_idle(chosen.connections)
+        case "online":
+            from tests.bench_online import bench_online
+
+            bench_online(chosen.seconds, chosen.rounds)
+        case "store":
+            from tests.bench_store import bench_store
+
+            bench_store(chosen.messages, chosen.rounds)
         case "floor":
             measure_floor(specs.by_names([chosen.spec])[0])
         case "load":

@@ -39,13 +39,13 @@ class Relay(NamedTuple):
     link: str
 
 
-def start_sims(folder: str) -> Relay:
-    """The server as users run it, without limits."""
+def start_sims(folder: str, *more: str) -> Relay:
+    """The server as users run it, without limits; ``more`` are options besides."""
     script = Path(sys.executable).parent / "twistd"
     names = ("frame", "handshake", "connections", "sends", "fetches", "mailbox", "unacknowledged")
     limits = [word for name in names for word in ("--limit", f"{name}=none")]
     command = [str(script), "-n", "sims-server", "--dir", folder, "--registration", "open", *limits]
-    command += ["--listen", "tls:0:interface=127.0.0.1"]
+    command += ["--listen", "tls:0:interface=127.0.0.1", *more]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder)
     line = child.stdout.readline().strip() if child.stdout is not None else ""
     if not line.startswith("sims://"):

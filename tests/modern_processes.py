@@ -66,7 +66,9 @@ class ModernConsole(Console):
         self.events, self._events_taken = [], set()
         where = ["--dir", str(folder or place.cwd / f"profile-{name}")]
         linked = ["--link", link] if link else []
-        Process.__init__(self, place, ["sims-client", *linked, "--name", name, *where, "--json", *args])
+        Process.__init__(
+            self, place, ["sims-client", *linked, "--name", name, *where, "--json", "--no-passphrase", *args]
+        )
 
     def messages(self, peer: str) -> list[str]:
         """Every text shown so far of somebody."""

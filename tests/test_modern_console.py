@@ -21,7 +21,7 @@ class LocalConsole(Console):
     def __init__(self, place: Place, name: str, *args: str, command: tuple[str, ...] = ("sims-client",)) -> None:
         self.name, self._json = name, True
         self.events, self._events_taken = [], set()
-        Process.__init__(self, place, [*command, "--name", name, "--json", *args])
+        Process.__init__(self, place, [*command, "--name", name, "--json", "--no-passphrase", *args])
 
 
 class ConsoleTestCase(ModernTestCase):
@@ -128,8 +128,9 @@ class MeetingTests(ConsoleTestCase):
             console.check_log()
 
     def test_identity_changed(self) -> None:
-        """Everybody has a new store, and one a new identity: nothing goes to it until it is accepted."""
-        server = self.use_server("--registration", "open")
+        """The server forgets everybody, and one has a new identity: nothing goes to it until it is accepted."""
+        options = ("--registration", "open", "--store", "memory")
+        server = self.use_server(*options)
         ann, bob = self.console(server.known(), "ann"), self.console(server.known(), "bob")
         ann.do("send", to="bob", text="hello")
         bob.take("message")
@@ -140,12 +141,7 @@ class MeetingTests(ConsoleTestCase):
         server.stop()
         ann.take("offline")
         where = f"--listen=tcp:{port}:interface=127.0.0.1"
-        anew = self.keep(
-            Process(
-                self.place,
-                ["sims-server", "--dir", str(self.place.cwd / "server"), where, "--registration", "open"],
-            )
-        )
+        anew = self.keep(Process(self.place, ["sims-server", "--dir", str(self.place.cwd / "server"), where, *options]))
         anew.take_line("sims+tcp://")
         newer = self.keep(
             ModernConsole(self.place, str(server.known()), "bob", folder=self.place.cwd / "another-folder")

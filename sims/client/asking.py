@@ -12,8 +12,12 @@ from sims.client.store import Person
 ASK_EVERY = 3600
 ASKS_A_DAY = 20
 OF_STRANGERS = 10
-#: So many messages of one person wait to be asked for.
-MOST_WAITING = 20
+#: So many messages of one person wait to be asked for: what can be asked in the time for which they keep it.
+MOST_WAITING = 600
+#: So many of those that could not be read are named where something is missing.
+MOST_NAMED = 20
+#: Somebody whose bundle cannot be had is given up after so many attempts: a relay may lie for a while.
+MOST_VAIN = 30 * 24
 _DAY = 86_400
 
 
@@ -37,17 +41,19 @@ class Asking:
     def __repr__(self) -> str:
         return f"<{len(self._waiting)} to ask>"
 
-    def unreadable(self, sender: str, mid: bytes, *, stranger: bool) -> None:
-        """Something of somebody could not be read."""
+    def unreadable(self, sender: str, mid: bytes, *, stranger: bool) -> bool:
+        """Something of somebody could not be read; gives whether they will be asked for it."""
         person = self._people.get(sender)
         if stranger and (self._of_strangers() >= OF_STRANGERS or (person is not None and self._is_soon(person))):
-            return
+            return False
         person = person or self._people.meet(sender)
         if len(person.asks) >= (1 if stranger else MOST_WAITING):
-            return
+            return False
         person.asks = (*person.asks, mid)
+        person.unread = (*person.unread, mid)[-MOST_NAMED:]
         self._note(person)
         self._waiting.add(sender)
+        return True
 
     def due(self, person_id: str) -> bytes | None:
         """The mid to ask somebody for now, if there is one."""
@@ -60,15 +66,20 @@ class Asking:
         """They were."""
         person = self._people.get(person_id)
         if person is not None:
-            person.asks, person.asked = person.asks[1:], self._now()
+            person.asks, person.asked, person.vain = person.asks[1:], self._now(), 0
             self._times.append((person.asked, not person.ours))
             self._done(person)
 
     def in_vain(self, person_id: str) -> None:
-        """They cannot be asked for anything: nobody has the id, or what the server gives for it is no good."""
+        """They cannot be asked for anything: nobody has the id, or what the server gives for it is no good.
+
+        That is the server's word: for those whom we know, it is tried again.
+        """
         person = self._people.get(person_id)
         if person is not None and person.asks:
-            person.asks, person.asked = (), self._now()
+            person.asked, person.vain = self._now(), person.vain + 1
+            if not (person.ours or person.heard) or person.vain >= MOST_VAIN:
+                person.asks, person.vain = (), 0
             self._done(person)
 
     def tick(self) -> float | None:

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IProtocol, IReactorTime, IStreamClientEn
 from sims import specs, wire
 from sims.client import events
 from sims.client.driver import Driver
+from sims.client.driver_shown import OnEvent
 from sims.client.events import Contact, Delivery
 from sims.client.seed import SeedMessenger
 from sims.crypto.primitives import Entropy
@@ -39,7 +40,7 @@ class SeedClient(Driver):
         own_id: int,
         *,
         clock: IReactorTime,
-        on_event: Callable[[events.Event], None] = lambda _: None,
+        on_event: OnEvent = lambda _: None,
         offer: Sequence[CipherSpec] = specs.SEED_OFFER,
         allowed: Sequence[CipherSpec] = specs.SEED,
         entropy: Entropy | None = None,

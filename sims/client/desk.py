@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from sims.client import events
@@ -38,6 +38,7 @@ class Desk:
         inbox: Inbox,
         talks: Talks,
         lookups: Lookups,
+        now: Callable[[], int],
     ) -> None:
         self.id = own_id
         self.ledger = ledger
@@ -46,6 +47,7 @@ class Desk:
         self.inbox = inbox
         self.talks = talks
         self.lookups = lookups
+        self.now = now
         self.events: deque[events.Event] = deque()
         self.acks: list[bytes] = []
         self.refs: dict[int, Ref] = {}
@@ -107,6 +109,7 @@ class Desk:
         """A letter will not be delivered. It is kept until that was told."""
         sealed = letter.content is not None
         letter.state, letter.code = Delivery.FAILED, str(code)
+        letter.times = {**letter.times, Delivery.FAILED.value: self.now()}
         letter.text = letter.content = letter.inner = None
         if not letter.id:
             self.drop(letter)
@@ -136,8 +139,10 @@ class Desk:
         if letter.state is Delivery.QUEUED and state is not Delivery.ACCEPTED:
             # The recipient's word was quicker than the server's, which it implies.
             letter.state = Delivery.ACCEPTED
+            letter.times = {**letter.times, Delivery.ACCEPTED.value: now}
             self.state(letter)
         letter.state = state
+        letter.times = {**letter.times, state.value: now}
         letter.inner = None
         letter.accepted = letter.accepted or now
         if state in (Delivery.DELIVERED, Delivery.READ):

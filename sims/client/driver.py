@@ -13,12 +13,12 @@ from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sims.client import events
 from sims.client.driven import Messenger
 from sims.client.driver_connection import Connection, ConnectionFactory
+from sims.client.driver_shown import OnEvent, Showing
 from sims.client.waiters import Waiters
 from sims.errors import Code, LocalError, PeerError, SimsError, UnavailableError
 from sims.transport import LINGER
@@ -38,9 +38,9 @@ class Driver:
     """Keeps a messenger connected, while that is wanted.
 
     :cvar max_frame: bytes of the longest frame; ``closed_early``: what a connection that ends in its handshake means.
+    :ivar showing: which events the user has.
     """
 
-    log = Logger()
     max_frame: ClassVar[int]
     closed_early: ClassVar[str] = "the server closed the connection during the handshake"
     connection_class: type[Connection] = Connection
@@ -49,9 +49,9 @@ class Driver:
     permanent_later: ClassVar[frozenset[Code]] = frozenset()
 
     #: Called with each event, in order.
-    on_event: Callable[[events.Event], None]
+    on_event: OnEvent
 
-    def __init__(self, messenger: Messenger, clock: IReactorTime, on_event: Callable[[events.Event], None]) -> None:
+    def __init__(self, messenger: Messenger, clock: IReactorTime, on_event: OnEvent) -> None:
         self._messenger = messenger
         self._clock = clock
         self.on_event = on_event
@@ -72,6 +72,7 @@ class Driver:
         self._unsettled: IDelayedCall | None = None  # when it is tried again to make lasting what is not
         self._unsettled_times = 0
         self._closed = False
+        self.showing = Showing(clock, self._has)
 
     def dial(self) -> Deferred[IProtocol]:
         """Begin to connect; the protocol is to be made by :attr:`factory`."""
@@ -318,7 +319,7 @@ class Driver:
             self._unsettled_times += 1
             self._unsettled = self._clock.callLater(delay, self._settle_again)
         if self._unsettled_times == 1:
-            self._show(events.Problem(code=error.code, text=error.text))
+            self.showing.give(self.on_event, events.Problem(code=error.code, text=error.text))
 
     def _settle_again(self) -> None:
         self._unsettled = None
@@ -344,23 +345,19 @@ class Driver:
         return self._waiters.add(wanted, lambda ref: self.run(lambda: command(ref)), timeout=timeout, clock=self._clock)
 
     def told(self, event: events.Event) -> None:
-        """An event was given to the program."""
+        """The user has an event."""
 
     def _tell(self, event: events.Event) -> None:
         if isinstance(event, events.Ready):
             self._reported = None
         event = self._waiters.tell(event)
-        if not self._closed and self._show(event):
-            self.told(event)
+        if not self._closed:
+            self.showing.give(self.on_event, event)
 
-    def _show(self, event: events.Event) -> bool:
-        try:
-            self.on_event(event)
-        except Exception:
-            # The program's own mistake must not cost it the connection.
-            self.log.failure("on_event failed with {event}", event=type(event).__name__)
-            return False
-        return True
+    def _has(self, event: events.Event) -> None:
+        self.told(event)
+        if not self._pumping and (self._tick is None or self._tick.getTime() > self._clock.seconds()):
+            self._schedule_tick(self._clock.seconds())  # once for all that were shown together
 
     def _schedule_tick(self, when: float | None) -> None:
         if self._tick is not None:

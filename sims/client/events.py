@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -73,6 +73,8 @@ class Message(Event, frozen=True, kw_only=True):
 
     :ivar verified: as in :class:`Connected`, and ``confirmed`` too; both None on the seed's format.
     :ivar order: ``gap``, when something before it is missing, or ``doubled``; None, when it is in order.
+    :ivar missing: the numbers of what is missing, at most 20; none where what came before was not what its sender says.
+    :ivar unreadable: the ids of messages of theirs that could not be read; what is missing may be in them.
     """
 
     sender: Contact
@@ -81,6 +83,8 @@ class Message(Event, frozen=True, kw_only=True):
     verified: bool | None = None
     confirmed: bool | None = None
     order: str | None = None
+    missing: tuple[int, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 class State(Event, frozen=True, kw_only=True):
@@ -146,3 +150,77 @@ class Unreadable(Event, frozen=True, kw_only=True):
     sender: Contact
     id: str
     code: Code
+
+
+class NotRead(Event, frozen=True, kw_only=True):
+    """A text of ours came and could not be opened, says its recipient: it is sent once more.
+
+    :ivar id: the text's; ``again``: how many times it is sent once more by now.
+    """
+
+    to: Contact
+    id: str
+    again: int
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """A text that is kept, or a message that could not be read, as it stands now.
+
+    :ivar id: the text's; of what could not be read, that of the message it travelled in.
+    :ivar ours: whether we sent it.
+    :ivar text: empty for what could not be read.
+    :ivar state: a :class:`Delivery` of ours; ``came`` or ``unreadable`` of theirs. ``code`` says why it failed.
+    :ivar time: when it was asked for, or came, Unix seconds; ``times``: when it came further, by its state then.
+    :ivar verified: as in :class:`Message`, with ``confirmed``, ``order`` and ``missing``; None for ours.
+    """
+
+    id: str
+    peer: Contact
+    ours: bool
+    text: str
+    state: str
+    time: int
+    code: str = ""
+    times: dict[str, int] = {}
+    verified: bool | None = None
+    confirmed: bool | None = None
+    order: str | None = None
+    missing: tuple[int, ...] = ()
+
+
+class History(Event, frozen=True, kw_only=True):
+    """What was said, the oldest first: with somebody (``to``), or wherever the words of ``text`` were said."""
+
+    to: Contact | None = None
+    text: str | None = None
+    messages: tuple[Said, ...]
+
+
+class Why(Event, frozen=True, kw_only=True):
+    """What has become of a message, in words.
+
+    :ivar times: when it was queued, or came, and when it came further, by its state then; Unix seconds.
+    """
+
+    id: str
+    peer: Contact
+    state: str
+    text: str
+    times: dict[str, int]
+    code: str = ""
+
+
+class Deleted(Event, frozen=True, kw_only=True):
+    """Nothing of what was said with somebody is kept any more."""
+
+    peer: Contact
+
+
+class About(Event, frozen=True, kw_only=True):
+    """What the server says it keeps on us, by name: its word, and whatever it wants to write."""
+
+    facts: dict[str, Any]
+
+
+class AccountDeleted(Event, frozen=True, kw_only=True):
+    """The server has forgotten us, and our name is free."""

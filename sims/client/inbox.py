@@ -41,6 +41,7 @@ class Inbox:
         known = self._owed.get(row.sender, {}).get(row.id)
         if row.text is None and known is not None:
             known.session = row.session  # it is told on the session that brought it last
+            known.told = False
             self._ledger.arrived(known)
             return
         row.number = self._next
@@ -67,10 +68,11 @@ class Inbox:
         return list(self._owed)
 
     def owed(self, sender: str) -> dict[bytes, list[Arrived]]:
-        """What somebody is owed receipts for, by session."""
+        """What somebody can be sent receipts for, by session."""
         found: dict[bytes, list[Arrived]] = {}
         for row in self._owed.get(sender, {}).values():
-            found.setdefault(row.session, []).append(row)
+            if not row.told or row.text is None:
+                found.setdefault(row.session, []).append(row)
         return found
 
     def sent(self, rows: Iterable[Arrived]) -> None:
@@ -84,10 +86,21 @@ class Inbox:
             row.owed = False
             self._ledger.arrived(row, gone=row.text is None)
 
+    def told(self, rows: Iterable[Arrived]) -> None:
+        """Their senders hear that they have come; that they were read is told when they are shown."""
+        for row in rows:
+            row.told = True
+            self._ledger.arrived(row)
+
     def expire(self, now: int) -> None:
         """Owe nothing any more for what came too long ago."""
         rows = [row for owed in self._owed.values() for row in owed.values()]
         self.sent([row for row in rows if now - row.time >= OWED_LIFE])
+
+    def delete(self, sender: str) -> None:
+        """No text of somebody is kept until it is shown."""
+        for row in [row for row in self._unshown.values() if row.sender == sender]:
+            self.shown(row.sender, row.id)
 
     def forget(self, sender: str) -> None:
         """Nothing is owed to somebody who is known no more."""

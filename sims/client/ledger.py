@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from hashlib import sha256
 
+from sims.client.history import Entry, Wanted
 from sims.client.store import Arrived, Change, Letter, Person, Store
 from sims.crypto.conversation import Conversation
 
@@ -21,11 +23,13 @@ class Ledger:
     """Notes changes, and commits them together. States are turned into bytes once, however often they changed.
 
     :ivar urgent: whether something has to be committed before anything leaves; what is not can wait for company.
+    :ivar keeps_history: whether what is said is kept.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.urgent = False
+        self.keeps_history = True
         self._values: dict[str, Callable[[], bytes | None]] = {}
         self._people: dict[str, Person | None] = {}
         self._conversations: dict[str, Conversation | None] = {}
@@ -35,6 +39,8 @@ class Ledger:
         self._unseen = 0
         self._crowds: Counter[str] = Counter()
         self._crowded: dict[str, int] = {}
+        self._history: dict[tuple[str, bytes], Entry] = {}
+        self._deleted: list[str] = []
 
     def __repr__(self) -> str:
         return "<ledger>"
@@ -78,6 +84,44 @@ class Ledger:
         """A text that came has changed, or nothing is left to do for it."""
         self._arrived[row.number] = None if gone else row
         self.urgent = self.urgent or urgent
+
+    # --- what was said ------------------------------------------------------------------------------------------------
+
+    def said(self, entry: Entry) -> None:
+        """Something was said, or has come further: then without its text."""
+        if not self.keeps_history and entry.text is not None:
+            return
+        before = self._history.get(entry.key)
+        if before is not None and entry.text is None:
+            entry.text = before.text
+        self._history[entry.key] = entry
+        self.urgent = True
+
+    def history(self, wanted: Wanted) -> list[Entry]:
+        """What was said, up to now; for commands only, between which everything noted belongs together.
+
+        :raises LocalError: ``unavailable``: it cannot be read, or what was noted cannot be committed before.
+        """
+        if self._history or self._deleted:
+            self.commit()
+        return self.store.history(wanted)
+
+    def entry(self, sender: str, number: bytes) -> Entry | None:
+        """What is kept of a text, or of a message that could not be read; its text only if it is committed.
+
+        :raises LocalError: ``unavailable``: it cannot be read.
+        """
+        noted = self._history.get((sender, number))
+        if noted is not None:
+            return copy(noted)
+        found = self.store.history(Wanted(sender=sender, ids=(number, number), limit=1))
+        return found[0] if found and found[0].peer not in self._deleted else None
+
+    def delete(self, peer: str) -> None:
+        """Nothing of what was said with somebody until now is kept."""
+        self._history = {key: entry for key, entry in self._history.items() if entry.peer != peer}
+        self._deleted.append(peer)
+        self.urgent = True
 
     # --- what was seen ------------------------------------------------------------------------------------------------
 
@@ -125,12 +169,14 @@ class Ledger:
             seen=dict(self._seen),
             unseen=self._unseen,
             crowded=dict(self._crowded),
+            deleted=tuple(self._deleted),
+            history=tuple(self._history.values()),
         )
         if change:
             self.store.commit(change)
         for noted in (
             *(self._values, self._people, self._conversations, self._letters, self._arrived),
-            *(self._seen, self._crowded),
+            *(self._seen, self._crowded, self._history, self._deleted),
         ):
             noted.clear()
         self._unseen = 0

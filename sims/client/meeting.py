@@ -129,6 +129,7 @@ class Meeting:
             session = desk.talks.start(bundle, one_time, person)
             desk.talks.ask_again(person, mid, session)
             self._reading.asking.asked(person)
+            self._reading.asked_for(person, mid)
         elif desk.talks.needs_bundle(person) and (waits or self._reading.needs_session(person)):
             desk.talks.start(bundle, one_time, person)
             started = True

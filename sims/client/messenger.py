@@ -11,30 +11,29 @@ from collections.abc import Callable, Sequence
 
 from sims import specs
 from sims.client import events as told
-from sims.client.desk import Desk, Ref
-from sims.client.events import EXPIRED, Contact, Delivery, Event, Ready
+from sims.client.commands import Commands
+from sims.client.desk import Desk
+from sims.client.events import EXPIRED, Delivery, Event, Ready
 from sims.client.inbox import Inbox
 from sims.client.ledger import Ledger
 from sims.client.lookups import Key, Lookups
 from sims.client.meeting import Meeting
 from sims.client.modern_hop import ModernHop
-from sims.client.names import folded
 from sims.client.online import Online
 from sims.client.outbox import Outbox
 from sims.client.people import People
 from sims.client.profile import open_profile
 from sims.client.publishing import Publishing
 from sims.client.reading import Reading
-from sims.client.store import Letter, Person, Store
+from sims.client.remembering import Remembering
+from sims.client.store import Store
 from sims.client.talks import Talks
-from sims.crypto.identity import PersonLink, PublicIdentity, ServerLink, safety_number
+from sims.crypto.identity import ServerLink
 from sims.crypto.prekeys import OwnPrekeys
 from sims.crypto.primitives import ModernEntropy, SystemEntropy
 from sims.errors import Code, LocalError, PeerError
 from sims.specs import ModernSpec
 
-#: The longest text, bytes of its UTF-8: with what goes with it, it fits in the largest size of a content.
-MAX_TEXT = 32_000
 #: Seconds that what was shown may wait to be noted as such, and how much: after a crash it is shown once more.
 NOTE_SHOWN = 0.1
 MOST_SHOWN = 8
@@ -43,7 +42,7 @@ SEEN_LIFE = 90 * 86_400
 _DAY = 86_400
 
 
-class Messenger:
+class Messenger(Commands):
     """One user of sims/2.
 
     :ivar link: the server.
@@ -62,6 +61,7 @@ class Messenger:
         allowed: Sequence[ModernSpec] = specs.MODERN,
         entropy: ModernEntropy | None = None,
         read_receipts: bool = False,
+        history: bool | None = None,
     ) -> None:
         """Go on from what is in a store, or begin.
 
@@ -69,6 +69,8 @@ class Messenger:
         :param link: the server; needed the first time only.
         :param name: the name to be known by; needed the first time only.
         :param invite: asked for an invitation where the server has not taken us in yet.
+        :param history: whether what is said is kept from now on, by this client and those after it; None, as before, at
+            first yes.
         :raises LocalError: ``policy``: the store is of another server or name, or the first time something is missing;
             ``name-invalid``; ``unavailable``: the store cannot be read.
         """
@@ -79,6 +81,9 @@ class Messenger:
         self._ledger = Ledger(store)
         own = open_profile(saved.values, link, name, self._ledger, self._entropy)
         self.link, self._identity = own.link, own.identity
+        self._ledger.keeps_history = "no history" not in saved.values if history is None else history
+        if history is not None:
+            self._ledger.value("no history", None if history else b"1")
         self._tidied = 0
         self._note_shown: float | None = None  # when to commit what was shown
         self._shown = 0
@@ -108,6 +113,7 @@ class Messenger:
             inbox=Inbox(saved.arrived.values(), self._ledger),
             talks=talks,
             lookups=Lookups(lambda fetch: self._online.send(fetch), clock=clock, random=self._entropy.octets),
+            now=self._now,
         )
         self._online = Online(
             self._desk,
@@ -117,6 +123,7 @@ class Messenger:
             now=self._now,
             invite=invite,
             invited=link.invite if link is not None else None,
+            random=self._entropy.octets,
         )
         publishing = Publishing(
             self._identity,
@@ -132,22 +139,13 @@ class Messenger:
         self._meeting = Meeting(self._desk, self._reading, publishing, self._now)
         self._online.reading, self._online.meeting = self._reading, self._meeting
         self._online.publishing = publishing
+        self._remembering = Remembering(self._desk, self._online)
         self._reading.resume()
         for letter in outbox.failed():
             self._desk.state(letter)
 
     def __repr__(self) -> str:
         return f"<messenger {self._identity.id} {self.hop.state.name.lower()}>"
-
-    @property
-    def id(self) -> str:
-        """The own id."""
-        return self._identity.id
-
-    @property
-    def name(self) -> str:
-        """The own name; the server's word, once it has given it."""
-        return self._online.name
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
@@ -219,7 +217,7 @@ class Messenger:
         """An event was shown to the user: after a crash it need not be shown again."""
         noted = False
         if isinstance(event, told.Message):
-            noted = self._desk.inbox.shown(event.sender.id, bytes.fromhex(event.id))
+            noted = self._reading.shown(event.sender.id, bytes.fromhex(event.id))
         elif isinstance(event, told.State) and event.state is Delivery.FAILED:
             for letter in self._desk.outbox.failed():
                 if letter.id.hex() == event.id:
@@ -230,135 +228,11 @@ class Messenger:
             if self._note_shown is None or self._shown == MOST_SHOWN:
                 self._note_shown = self._clock() + (NOTE_SHOWN if self._shown < MOST_SHOWN else 0.0)
 
-    # --- commands -----------------------------------------------------------------------------------------------------
-
-    def list(self, ref: Ref = None) -> None:
-        """Ask who is here; the answer is a :class:`~sims.client.events.Listing`.
-
-        :raises LocalError: ``unavailable``.
-        """
-        self._online.list(ref)
-
-    def send(self, to: str, text: str, ref: Ref = None) -> None:
-        """Send a text to an id, a name, or a link; what becomes of it is told in States.
-
-        :raises LocalError: ``malformed``, ``too-large``, ``policy``, ``unknown-recipient``.
-        """
-        try:
-            size = len(text.encode("utf-8"))
-        except UnicodeEncodeError:
-            raise LocalError(Code.MALFORMED, "a text that holds half a character") from None
-        if size > MAX_TEXT:
-            raise LocalError(Code.TOO_LARGE, f"a text of {size} bytes, where {MAX_TEXT} can be sent")
-        person, name = self._recipient(to)
-        letter = Letter(number=0, to=person, name=name, id=self._entropy.octets(16), text=text, time=self._now())
-        self._desk.refs[self._desk.outbox.add(letter).number] = ref
-        self._desk.state(letter, text=text)
-        self._desk.forward(letter)
-
-    def connect(self, to: str, ref: Ref = None) -> None:
-        """Open a conversation; a :class:`~sims.client.events.Connected` tells when there is one, and when the peer has
-        confirmed it.
-
-        :raises LocalError: ``malformed``, ``policy``, ``unknown-recipient``.
-        """
-        self._open(*self._recipient(to), ref)
-
-    def _open(self, person: str, name: str, ref: Ref) -> None:
-        conversation = self._desk.talks.find(person) if person else None
-        if conversation is not None and not conversation.needs_bundle:
-            self._desk.connected(person, confirmed=conversation.confirmed, refs=(ref,))
-            return
-        self._meeting.open(Key("id", person) if person else Key("name", name), ref)
-
-    def disconnect(self, to: str, ref: Ref = None) -> None:
-        """Close a conversation.
-
-        :raises LocalError: ``unknown-recipient``, when there is none.
-        """
-        person, _ = self._found(to)
-        conversation = self._desk.talks.find(person) if person else None
-        if conversation is None or conversation.needs_bundle:
-            raise LocalError(Code.UNKNOWN_RECIPIENT, "there is no conversation to close")
-        self._reading.send_receipts()  # they could not be sent behind it
-        self._desk.talks.disconnect(person)
-        self._desk.events.append(told.Disconnected(peer=self._desk.people.contact(person), ref=ref))
-
-    def own_link(self, ref: Ref = None) -> None:
-        """Tell the own link."""
-        link = PersonLink(self.link.addresses, self.link.id, self.name, self.id, self.link.tls)
-        self._desk.events.append(told.Link(link=str(link), ref=ref))
-
-    def verify(self, to: str, ref: Ref = None) -> None:
-        """Tell the safety number of somebody.
-
-        :raises LocalError: ``unknown-recipient``, when nobody is known by that, or their keys are not known yet.
-        """
-        person = self._known(to)
-        if not person.sign:
-            raise LocalError(Code.UNKNOWN_RECIPIENT, "their keys are not known yet: connect first")
-        number = safety_number(self._identity.public, PublicIdentity(person.sign, person.dh))
-        self._desk.events.append(told.SafetyNumber(peer=self._desk.people.contact(person.id), number=number, ref=ref))
-
-    def trust(self, to: str, ref: Ref = None) -> None:
-        """The safety number was compared: mark somebody as verified.
-
-        :raises LocalError: ``unknown-recipient``.
-        """
-        person = self._known(to)
-        self._desk.people.trust(person)
-        self._desk.events.append(told.Trusted(peer=self._desk.people.contact(person.id), ref=ref))
-
-    def accept_identity(self, to: str, ref: Ref = None) -> None:
-        """Take the other id that the server gives for a name, and open a conversation with it.
-
-        :raises LocalError: ``unknown-recipient``; ``policy``, when there is nothing to take.
-        """
-        self._open(self._desk.people.accept(self._known(to)).id, "", ref)
-
-    def conversations(self) -> tuple[Contact, ...]:
-        """Whom there is a conversation with."""
-        return tuple(self._desk.people.contact(one.peer_id) for one in self._desk.talks.all() if not one.needs_bundle)
-
-    @property
-    def unsent(self) -> int:
-        """How many texts the server has not accepted: what reads commands slows down by it."""
-        return self._desk.outbox.texts_queued
-
-    @property
-    def under_way(self) -> int:
-        """How much of what was asked for is not done: texts not accepted, questions not answered."""
-        return self.unsent + self._online.under_way + self._meeting.under_way + self._reading.under_way
-
     def leave(self) -> None:
         """The user leaves: what is gathered goes out, and what was shown is noted."""
         self._reading.send_receipts()
         if self._note_shown is not None:
             self._note_shown = self._clock()
-
-    def _found(self, to: str) -> tuple[str, str]:
-        try:
-            return self._desk.people.recipient(to, self.link.id)
-        finally:
-            self._desk.tell_changes()
-
-    def _recipient(self, to: str) -> tuple[str, str]:
-        person, name = self._found(to)
-        if person == self.id or (not person and folded(name) == folded(self.name)):
-            raise LocalError(Code.POLICY, "that is yourself")
-        held = self._desk.people.get(person)
-        if held is not None and held.changed_to:
-            text = "the identity behind this name has changed; accept-identity takes the new one"
-            raise LocalError(Code.POLICY, text)
-        if person:
-            self._desk.people.want(person)
-        return person, name
-
-    def _known(self, to: str) -> Person:
-        person = self._desk.people.get(self._found(to)[0])
-        if person is None:
-            raise LocalError(Code.UNKNOWN_RECIPIENT, "nobody is known by that")
-        return person
 
     # --- once a day ---------------------------------------------------------------------------------------------------
 

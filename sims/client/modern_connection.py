@@ -20,7 +20,9 @@ from sims import frames, specs, tls
 from sims.client import events
 from sims.client.driver import Driver
 from sims.client.driver_connection import Connection
+from sims.client.driver_shown import OnEvent
 from sims.client.events import Contact, Delivery
+from sims.client.history import PAGE
 from sims.client.messenger import Messenger
 from sims.client.store import MemoryStore, Store
 from sims.crypto.identity import Address, ServerLink, parse_server_link
@@ -42,6 +44,9 @@ _PERMANENT = frozenset(
         Code.REPLACED,
     }
 )
+
+#: Seconds that leaving waits for what was given to the user.
+SHOW_TIMEOUT = 1.0
 
 
 @implementer(IHandshakeListener)
@@ -70,12 +75,16 @@ class Client(Driver):
     :param link: the server, as it prints its link; needed the first time that a store is used.
     :param name: the name to be known by; likewise.
     :param store: where identity, sessions and messages are kept; without one, as long as this object lives.
-    :param on_event: called with each :class:`~sims.client.events.Event`, in order.
+    :param on_event: called with each :class:`~sims.client.events.Event`, in order. A text counts as shown when this
+        returns None; where it returns a Deferred, when that fires, but with False. A text that does not count as shown
+        by the end, however that comes, is given to the next client of the store again, under the same id.
     :param invite: asked for an invitation when the server does not know us yet and the link brings none.
     :param allowed: cipher specs, in order of preference.
     :param ca: PEM certificates: the server's certificate, too, is verified against these and its host.
     :param groups: key agreements of TLS that are good enough.
     :param read_receipts: whether senders are told that a text was read; it counts as read when it is shown.
+    :param history: whether what is said is kept in the store, by this client and those after it; without, as before, at
+        first yes.
     :raises LocalError: as :class:`~sims.client.messenger.Messenger`.
     """
 
@@ -92,7 +101,7 @@ class Client(Driver):
         name: str | None = None,
         *,
         store: Store | None = None,
-        on_event: Callable[[events.Event], None] = lambda _: None,
+        on_event: OnEvent = lambda _: None,
         now: Callable[[], float] | None = None,
         invite: Callable[[], str | None] = lambda: None,
         allowed: Sequence[ModernSpec] = specs.MODERN,
@@ -100,6 +109,7 @@ class Client(Driver):
         ca: bytes | None = None,
         groups: Sequence[str] = (tls.GROUP,),
         read_receipts: bool = False,
+        history: bool | None = None,
         endpoint: Callable[[Address], IStreamClientEndpoint] | None = None,
     ) -> None:
         self._store = store or MemoryStore()
@@ -113,6 +123,7 @@ class Client(Driver):
             allowed=allowed,
             entropy=entropy,
             read_receipts=read_receipts,
+            history=history,
         )
         super().__init__(self.messenger, reactor, on_event)
         self.groups = tuple(groups)
@@ -154,6 +165,11 @@ class Client(Driver):
     def told(self, event: events.Event) -> None:
         """As :meth:`Driver.told`."""
         self.messenger.told(event)
+
+    def _tell(self, event: events.Event) -> None:
+        if isinstance(event, events.AccountDeleted):
+            self._wanted = False  # whoever connects now is somebody new
+        super()._tell(event)
 
     def act(self, command: Callable[[Messenger], object]) -> None:
         """Run a command of the messenger, and see its consequences through.
@@ -206,6 +222,46 @@ class Client(Driver):
 
         return self._wait(wanted, None, lambda ref: self.messenger.verify(to, ref))
 
+    def history(self, to: str, limit: int = PAGE, before: str | None = None) -> Deferred[tuple[events.Said, ...]]:
+        """What was said with somebody, the oldest first: the newest so many, or those before the message of an id."""
+        return self._wait(_messages, None, lambda ref: self.messenger.history(to, limit, before, ref))
+
+    def search(self, text: str, limit: int = PAGE) -> Deferred[tuple[events.Said, ...]]:
+        """Where all these words were said, or words that begin so, with whomever; the newest so many, oldest first."""
+        return self._wait(_messages, None, lambda ref: self.messenger.search(text, limit, ref))
+
+    def why(self, id: str) -> Deferred[events.Why]:
+        """What has become of a message, in words."""
+
+        def wanted(event: events.Event) -> events.Why | None:
+            return event if isinstance(event, events.Why) else None
+
+        return self._wait(wanted, None, lambda ref: self.messenger.why(id, ref))
+
+    def delete(self, to: str) -> Deferred[events.Deleted]:
+        """Delete what was said with somebody, as :meth:`~sims.client.remembering.Remembering.delete`."""
+
+        def wanted(event: events.Event) -> events.Deleted | None:
+            return event if isinstance(event, events.Deleted) else None
+
+        return self._wait(wanted, None, lambda ref: self.messenger.delete(to, ref))
+
+    def about(self, timeout: float | None = None) -> Deferred[dict[str, Any]]:
+        """What the server says it keeps on us, by name. It may write there what it wants."""
+
+        def wanted(event: events.Event) -> dict[str, Any] | None:
+            return event.facts if isinstance(event, events.About) else None
+
+        return self._wait(wanted, timeout, self.messenger.about)
+
+    def delete_account(self, timeout: float | None = None) -> Deferred[events.AccountDeleted]:
+        """Have the server forget us; the client then stays away from it. What is kept in the store stays there."""
+
+        def wanted(event: events.Event) -> events.AccountDeleted | None:
+            return event if isinstance(event, events.AccountDeleted) else None
+
+        return self._wait(wanted, timeout, self.messenger.delete_account)
+
     def disconnect(self, to: str, timeout: float | None = None) -> Deferred[events.Disconnected]:
         """Close a conversation, after what was sent to it before."""
 
@@ -217,6 +273,9 @@ class Client(Driver):
     def close(self, linger: float = LINGER) -> Deferred[None]:
         """As :meth:`Driver.close`; then the store is let go of."""
 
+        def shown(result: None) -> Deferred[None]:
+            return self.showing.all_shown(SHOW_TIMEOUT)
+
         def closed(result: None) -> None:
             with contextlib.suppress(LocalError):  # what was shown is shown again, and nothing else is lost
                 self.messenger.leave()
@@ -225,4 +284,8 @@ class Client(Driver):
 
         self.messenger.leave()
         self.pump()
-        return super().close(linger).addCallback(closed)
+        return super().close(linger).addCallback(shown).addCallback(closed)
+
+
+def _messages(event: events.Event) -> tuple[events.Said, ...] | None:
+    return event.messages if isinstance(event, events.History) else None

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from sims import inner
 from sims.client import events
+from sims.client.account import Account
 from sims.client.desk import Desk, Ref
 from sims.client.events import Contact, Delivery, Ready
 from sims.client.meeting import Meeting
@@ -55,6 +56,7 @@ class Online:
         now: Callable[[], int],
         invite: Callable[[], str | None],
         invited: str | None,
+        random: Callable[[int], bytes],
     ) -> None:
         self.hop = hop
         self.name = profile.name
@@ -82,6 +84,7 @@ class Online:
         self._room = 0
         self._heard_at = 0.0
         self.emptied = profile.emptied
+        self.account = Account(desk, self.send, random)
         self.reading: Reading
         self.meeting: Meeting
         self.publishing: Publishing
@@ -106,7 +109,7 @@ class Online:
     @property
     def under_way(self) -> int:
         """How much waits for the server."""
-        return len(self._lists) + len(self._outgoing)
+        return len(self._lists) + len(self._outgoing) + len(self.account)
 
     def connected(self, binding: bytes) -> None:
         """A new connection to the server is there."""
@@ -130,6 +133,7 @@ class Online:
         lists, self._lists = self._lists, deque()
         for ref in lists:
             self._desk.problem(Code.UNAVAILABLE, "the connection was lost before the answer came", ref)
+        self.account.lost()
         self._desk.lookups.lost()
         self.publishing.lost()
 
@@ -201,6 +205,7 @@ class Online:
             # A bundle, and so many one-time keys, with what stands around them.
             most=max(0, (self._room - 3000) // 1350),
         )
+        self.account.joined()
         for letter in desk.outbox.queued():
             self.post(letter)
         for letter in desk.outbox.waiting():
@@ -233,13 +238,20 @@ class Online:
         self._letters.add(letter.mid)
         self._outgoing.append((letter.inner, True))
 
-    def list(self, ref: Ref) -> None:
-        """Ask who is here.
+    def need(self) -> None:
+        """Something is to be asked that only the server knows.
 
         :raises LocalError: ``unavailable``.
         """
         if not self.is_ready:
             raise LocalError(Code.UNAVAILABLE, "not connected to the server")
+
+    def list(self, ref: Ref) -> None:
+        """Ask who is here.
+
+        :raises LocalError: ``unavailable``.
+        """
+        self.need()
         self._lists.append(ref)
         self.send(inner.ListRequest())
 
@@ -308,13 +320,17 @@ class Online:
             case inner.Error():
                 self._error(message)
             case inner.AboutReply():
-                pass
+                self.account.told(message)
 
     def _accepted(self, mid: bytes) -> None:
         letter = self._desk.outbox.carried_by(mid)
         self._letters.discard(mid)
         if letter is None:
-            self.publishing.accepted(mid)
+            if self.account.deleted(mid):
+                self._member = self._announced = False
+                self._ledger.value("member", None)
+            else:
+                self.publishing.accepted(mid)
             return
         self._again.pop(letter.number, None)
         if letter.content is None and not letter.id:
@@ -336,7 +352,7 @@ class Online:
         if letter is not None:
             self._refused(letter, code, after)
             return
-        if self.publishing.refused(mid, code):
+        if self.account.refused(mid, code) or self.publishing.refused(mid, code):
             return
         key = self._desk.lookups.answered(mid)
         if key is not None:

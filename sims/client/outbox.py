@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sims.client.events import Delivery
+from sims.client.history import Entry, nameless
 from sims.client.ledger import Ledger
 from sims.client.names import folded
 from sims.client.store import Letter
@@ -52,6 +53,8 @@ class Outbox:
         """A letter has changed."""
         self._index(letter)
         self._ledger.letter(letter)
+        if letter.id:
+            self._ledger.said(entry_of(letter))
 
     def drop(self, letter: Letter, *, urgent: bool = True) -> None:
         """A letter is no more."""
@@ -99,6 +102,10 @@ class Outbox:
     def text(self, number: bytes) -> Letter | None:
         """The text of this id."""
         return self._by_id.get(number)
+
+    def texts(self) -> list[Letter]:
+        """All texts, whatever has become of them, in order."""
+        return [letter for letter in self._letters.values() if letter.id]
 
     def queued(self) -> list[Letter]:
         """Those that the server has not accepted, in order."""
@@ -150,3 +157,18 @@ class Outbox:
             if over:
                 found.append(letter)
         return found[::-1]
+
+
+def entry_of(letter: Letter) -> Entry:
+    """How far a text has come, for the history; the text itself is there the first time."""
+    return Entry(
+        id=letter.id,
+        peer=letter.to or nameless(folded(letter.name)),
+        name=letter.name,
+        text=letter.text,
+        state=str(letter.state),
+        code=letter.code,
+        time=letter.time,
+        times=letter.times,
+        again=letter.again,
+    )

@@ -64,6 +64,13 @@ class People:
             self._ledger.person(person)
         return person
 
+    def whole(self, person_id: str) -> None:
+        """All has come that somebody has said: what could not be read before is missed no more."""
+        person = self._by_id.get(person_id)
+        if person is not None and person.unread:
+            person.unread = ()
+            self._ledger.person(person)
+
     def heard(self, person_id: str, now: int) -> None:
         """Something of somebody was read; to the day, so that it seldom has to be stored."""
         person = self.meet(person_id)

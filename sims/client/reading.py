@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from sims import inner
@@ -9,11 +10,12 @@ from sims.client import events
 from sims.client.asking import Asking
 from sims.client.desk import Desk
 from sims.client.events import Delivery
+from sims.client.history import CAME, UNREADABLE, Entry
 from sims.client.lookups import Key
 from sims.client.naming import Naming
 from sims.client.store import Arrived
 from sims.crypto.content import MAX_RECEIPT, Arrival, Disconnect, Place, Receipt, Text, Unreadable
-from sims.errors import SimsError
+from sims.errors import LocalError, SimsError
 from sims.inner import ClientCom, ClientConnect
 
 #: Seconds: receipts are gathered for so long.
@@ -104,6 +106,8 @@ class Reading:
             if begun is not None:
                 self.naming.show(begun)
                 self.may_send(sender)
+        for act in arrived.settled:
+            self._settled(sender, act)
         for act in arrived.acts:
             self._act(sender, act, arrived.session)
         if arrived.due is not None:
@@ -130,7 +134,11 @@ class Reading:
                 if letter is not None and asked and letter.again < MOST_AGAIN:
                     letter.again += 1
                     letter.state, letter.inner = Delivery.QUEUED, None
+                    letter.times = {**letter.times, "again": self._now()}
                     desk.outbox.note(letter)
+                    if letter.id:
+                        contact = desk.people.contact(sender)
+                        desk.events.append(events.NotRead(to=contact, id=letter.id.hex(), again=letter.again))
                     desk.forward(letter)
 
     def _text(self, sender: str, act: Arrival, text: Text, session: bytes) -> None:
@@ -140,10 +148,49 @@ class Reading:
             self._ledger.seen(sender, text.id, now)
             row.text = text.body
             row.order = None if act.place is Place.IN_ORDER else str(act.place)
+            if act.place is Place.GAP:
+                row.missing = desk.talks.missing(sender, session, text)
+            elif act.confirmed and desk.talks.is_whole(sender, session, text):
+                desk.people.whole(sender)
+            self._keep(row)
             self._show(row)
         # One that came before is answered once more: the first receipt may have been lost.
         desk.inbox.add(row)
         self.may_send(sender)
+
+    def _keep(self, row: Arrived) -> None:
+        person = self._desk.people.get(row.sender)
+        self._ledger.said(
+            Entry(
+                id=row.id,
+                sender=row.sender,
+                peer=row.sender,
+                text=row.text,
+                state=CAME,
+                time=row.time,
+                verified=person is not None and person.verified,
+                confirmed=row.confirmed,
+                order=row.order,
+                missing=row.missing,
+            )
+        )
+
+    def _settled(self, sender: str, act: Arrival) -> None:
+        """A text that was shown unconfirmed is confirmed now, and has its place."""
+        with contextlib.suppress(LocalError):  # what is kept of it says less, and nothing is lost
+            entry = self._ledger.entry(sender, act.content.id)
+            if entry is not None:
+                entry.text, entry.confirmed = None, True
+                entry.order = None if act.place is Place.IN_ORDER else str(act.place)
+                self._ledger.said(entry)
+
+    def asked_for(self, sender: str, mid: bytes) -> None:
+        """Somebody was asked for what could not be read."""
+        with contextlib.suppress(LocalError):
+            entry = self._ledger.entry(sender, mid)
+            if entry is not None:
+                entry.text, entry.times = None, {**entry.times, "asked": self._now()}
+                self._ledger.said(entry)
 
     def _show(self, row: Arrived) -> None:
         person = self._desk.people.get(row.sender)
@@ -155,6 +202,8 @@ class Reading:
                 verified=person is not None and person.verified,
                 confirmed=row.confirmed,
                 order=row.order,
+                missing=row.missing,
+                unreadable=tuple(mid.hex() for mid in person.unread) if person is not None and row.missing else (),
             )
         )
 
@@ -165,14 +214,19 @@ class Reading:
             self._ledger.unread(sender, message.mid, self._now())
             return
         known = self._desk.people.get(sender)
-        stranger = not self._desk.talks.has(sender) and not (known is not None and known.ours)
+        stranger = not self._desk.talks.has(sender) and not (known is not None and (known.ours or known.heard))
         self._ledger.unread(sender, message.mid, self._now())
         event = events.Unreadable(sender=self._desk.people.contact(sender), id=message.mid.hex(), code=error.code)
         if stranger:
             self._desk.events.append(event)  # nobody is looked up for what may be anybody's
         else:
             self.naming.show(event)
-        self.asking.unreadable(sender, message.mid, stranger=stranger)
+        if self.asking.unreadable(sender, message.mid, stranger=stranger):
+            # What nobody is asked for is not kept: anybody could send any number of it.
+            now, code = self._now(), str(error.code)
+            self._ledger.said(
+                Entry(id=message.mid, sender=sender, peer=sender, text="", state=UNREADABLE, code=code, time=now)
+            )
 
     # --- receipts -----------------------------------------------------------------------------------------------------
 
@@ -185,6 +239,13 @@ class Reading:
                 self._receipts_due = self._clock() + GATHER
         elif self.needs_session(sender):
             self._desk.lookups.want(Key("id", sender))
+
+    def shown(self, sender: str, number: bytes) -> bool:
+        """A text was shown; False, if nothing of the kind was waiting for it."""
+        found = self._desk.inbox.shown(sender, number)
+        if found and self._read_receipts:
+            self.may_send(sender)
+        return found
 
     def needs_session(self, sender: str) -> bool:
         """Whether receipts wait for a session, and it is we who have ended the last."""
@@ -200,9 +261,12 @@ class Reading:
             for session, rows in inbox.owed(sender).items():
                 for start in range(0, len(rows), MAX_RECEIPT):
                     some = rows[start : start + MAX_RECEIPT]
-                    ids = [row.id for row in some]
-                    if not talks.receipt(sender, session, ids):
+                    fresh = [row.id for row in some if not row.told]
+                    if fresh and not talks.receipt(sender, session, fresh):
                         break
                     if self._read_receipts:
-                        talks.receipt(sender, session, ids, read=True)
+                        inbox.told([row for row in some if row.text is not None])
+                        some = [row for row in some if row.text is None]
+                        if some and not talks.receipt(sender, session, [row.id for row in some], read=True):
+                            break
                     inbox.sent(some)

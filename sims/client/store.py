@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from msgspec import Struct
 
 from sims.client.events import Delivery
+from sims.client.history import Entry, Kept, Wanted
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -32,6 +33,7 @@ class Letter(Struct, kw_only=True):
     :ivar session: the th1 of the session that it was sealed on.
     :ivar again: how many times its recipient could not read it, and it was sealed once more.
     :ivar time: when it was asked for, Unix seconds; ``accepted`` when the server had it.
+    :ivar times: when it came into each further state, Unix seconds.
     :ivar code: why it failed; kept until that was told.
     """
 
@@ -48,6 +50,7 @@ class Letter(Struct, kw_only=True):
     again: int = 0
     time: int = 0
     accepted: int = 0
+    times: dict[str, int] = {}
     code: str = ""
 
     def __repr__(self) -> str:
@@ -60,8 +63,8 @@ class Arrived(Struct, kw_only=True):
     :ivar number: in which order they came.
     :ivar id: the text's, 16 bytes; ``session`` the th1 of the session that brought it.
     :ivar text: None once it was shown.
-    :ivar order: how it stands to those before it, as in :class:`~sims.client.events.Message`.
-    :ivar owed: whether a receipt is to be sent.
+    :ivar order: how it stands to those before it, as in :class:`~sims.client.events.Message`, with ``missing``.
+    :ivar owed: whether a receipt is to be sent; ``told``: that it has come was told, and that it was read is to be.
     :ivar time: when it came, Unix seconds.
     """
 
@@ -72,8 +75,10 @@ class Arrived(Struct, kw_only=True):
     text: str | None = None
     confirmed: bool = False
     order: str | None = None
+    missing: tuple[int, ...] = ()
     owed: bool = True
     time: int = 0
+    told: bool = False
 
     def __repr__(self) -> str:
         return f"<arrived {self.number} of {self.sender}>"
@@ -87,7 +92,8 @@ class Person(Struct, kw_only=True):
     :ivar sign: their public keys, 32 bytes each, once they are known; ``dh`` likewise.
     :ivar changed_to: another id that the server now gives for the name; nothing is sent until the user accepts it.
     :ivar asked: when they were last asked for what could not be read, Unix seconds.
-    :ivar asks: the mids of what could not be read, and is to be asked for.
+    :ivar asks: the mids of what could not be read, and is to be asked for; ``vain``: how often in a row that failed.
+    :ivar unread: the mids of what could not be read since all was whole that came of them.
     :ivar ours: whether we wanted to know them: a stranger otherwise, who is forgotten after a while.
     :ivar renewed: whether we have ended our sessions with them, and they do not know.
     :ivar heard: when something of them was last read, Unix seconds.
@@ -101,6 +107,8 @@ class Person(Struct, kw_only=True):
     changed_to: str = ""
     asked: int = 0
     asks: tuple[bytes, ...] = ()
+    vain: int = 0
+    unread: tuple[bytes, ...] = ()
     ours: bool = False
     renewed: bool = False
     heard: int = 0
@@ -117,6 +125,8 @@ class Change(Struct, kw_only=True):
     :ivar seen: (id of the sender, mid of a message or id of a text) that need not be looked at again, with the time.
     :ivar unseen: what was seen before this time is to be forgotten.
     :ivar crowded: of what was seen of these senders, only so many of the newest are to be kept.
+    :ivar deleted: what was said with these people before is to be deleted, and its room freed.
+    :ivar history: what was said, and what has become of it.
     """
 
     values: dict[str, bytes | None] = {}
@@ -127,17 +137,19 @@ class Change(Struct, kw_only=True):
     seen: dict[tuple[str, bytes], int] = {}
     unseen: int = 0
     crowded: dict[str, int] = {}
+    deleted: tuple[str, ...] = ()
+    history: tuple[Entry, ...] = ()
 
     def __bool__(self) -> bool:
         kept = self.values or self.people or self.conversations or self.letters or self.arrived
-        return bool(kept or self.seen or self.unseen or self.crowded)
+        return bool(kept or self.seen or self.unseen or self.crowded or self.deleted or self.history)
 
     def __repr__(self) -> str:
         return "<change>"
 
 
 class Saved(Struct, kw_only=True):
-    """Everything that was committed, but for what was seen."""
+    """Everything that was committed, but for what was seen and what was said."""
 
     values: dict[str, bytes]
     people: dict[str, Person]
@@ -161,6 +173,12 @@ class Store(Protocol):
     def has_seen(self, sender: str, number: bytes) -> bool:
         """Whether a mid of a message, or an id of a text, of this sender was committed as seen."""
 
+    def history(self, wanted: Wanted) -> list[Entry]:
+        """What was said, in order.
+
+        :raises LocalError: ``unavailable``: it cannot be read.
+        """
+
     def commit(self, change: Change) -> None:
         """Make all of it lasting, or nothing.
 
@@ -177,6 +195,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._saved = Saved(values={}, people={}, conversations={}, letters={}, arrived={})
         self._seen: dict[tuple[str, bytes], int] = {}
+        self._history = Kept()
 
     def __repr__(self) -> str:
         return "<memory store>"
@@ -196,6 +215,10 @@ class MemoryStore:
         """As :meth:`Store.has_seen`."""
         return (sender, number) in self._seen
 
+    def history(self, wanted: Wanted) -> list[Entry]:
+        """As :meth:`Store.history`."""
+        return self._history.find(wanted)
+
     def commit(self, change: Change) -> None:
         """As :meth:`Store.commit`."""
         saved = self._saved
@@ -211,6 +234,9 @@ class MemoryStore:
             theirs = [key for key in self._seen if key[0] == sender]
             for key in sorted(theirs, key=self._seen.__getitem__)[: max(0, len(theirs) - most)]:
                 del self._seen[key]
+        for peer in change.deleted:
+            self._history.delete(peer)
+        self._history.note(change.history)
 
     def close(self) -> None:
         """As :meth:`Store.close`."""

@@ -16,16 +16,20 @@ from sims.client.events import Delivery
 from sims.client.ledger import Ledger
 from sims.client.outbox import Outbox
 from sims.client.store import Letter
+from sims.crypto.content import Said
 from sims.crypto.conversation import Arrived, Conversation
 from sims.crypto.identity import Identity
 from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys
 from sims.crypto.primitives import ModernEntropy
 from sims.crypto.session import Outgoing, incoming
+from sims.crypto.streams import Stream
 from sims.errors import LocalError
 from sims.inner import ClientCom, ClientConnect
 from sims.specs import ModernSpec
 
 _MID_SIZE = 16
+#: So many numbers of missing contents are told.
+MOST_MISSING = 20
 
 
 class Talks:
@@ -150,6 +154,55 @@ class Talks:
         """Tell on a session begun for it that a message could not be opened."""
         changed = self._copy(person)
         self._seal(self._new(person), changed, changed.unreadable(mid, self._now()), session)
+
+    def missing(self, person: str, session: bytes, said: Said) -> tuple[int, ...]:
+        """The numbers of what is missing before a content that came, in its stream: the first of them.
+
+        Empty, if nothing is: then what came before it was another than its sender says.
+        """
+        stream = self._stream(person, session, said)
+        found: list[int] = []
+        at = stream.seq + 1
+        for run in stream.runs:
+            if run.first > said.seq:
+                break
+            found.extend(range(at, min(run.first, at + MOST_MISSING)))
+            at = run.last + 1
+        found.extend(range(at, min(said.seq, at + MOST_MISSING)))
+        return tuple(found[:MOST_MISSING])
+
+    def is_whole(self, person: str, session: bytes, said: Said) -> bool:
+        """Whether nothing is missing in the stream of a content that came."""
+        return not self._stream(person, session, said).runs
+
+    def _stream(self, person: str, session: bytes, said: Said) -> Stream:
+        conversation = self.find(person)
+        if conversation is None:
+            return Stream(stream=said.stream)
+        order = conversation._order
+        # Of a session that is not confirmed, what it has brought stands beside what counts.
+        tentative = order._tentative.get(session, {}).get(said.stream)
+        counted = order._streams.get(said.stream, Stream(stream=said.stream))
+        return counted if tentative is None else tentative[1]
+
+    def empty(self, person: str) -> None:
+        """Keep of a conversation nothing that was said: no text that waits for another, or for its session.
+
+        What is missing is given up. All else stays: which bundle and which class of spec were seen, so that nobody can
+        give an older one; the keys to read what is under way; where the stream of theirs stands.
+        """
+        found = self.find(person)
+        if found is None:
+            return
+        changed = found.copy()
+        order = changed._order
+        for key, stream in order._streams.items():
+            if stream.runs:
+                last = stream.runs[-1]
+                order._streams[key] = Stream(stream=key, seq=last.last, chain=last.chain)
+        order._held.clear()
+        order._tentative.clear()
+        self._keep(changed)
 
     def renew(self, person: str) -> None:
         """Something that was sealed will never arrive: what follows goes in a new stream, on a new session."""

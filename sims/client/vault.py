@@ -1,12 +1,8 @@
-"""The encrypted store of one user: a SQLCipher database, and the file that holds its key.
-
-The key is random, 32 bytes, in a file beside the database that only its owner may read.
-"""
+"""The encrypted store of one user: a SQLCipher database, whose key stands beside it (:mod:`sims.client.vault_key`)."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,23 +11,23 @@ from typing import Any, TypeVar
 import msgspec
 import sqlcipher3  # type: ignore[import-untyped]
 from msgspec import Struct
+from msgspec.structs import replace
 
+from sims.client import vault_history
+from sims.client.files import LOCK, hold
+from sims.client.history import Entry, Wanted
+from sims.client.passphrase import Passphrase
 from sims.client.store import Arrived, Change, Letter, Person, Saved
+from sims.client.vault_copied import start_anew
+from sims.client.vault_key import VAULT, Ask, Secret, finish_restore, read_key
+from sims.client.vault_schema import migrate
+from sims.crypto.primitives import ModernEntropy, SystemEntropy
 from sims.errors import Code, LocalError
 
 K = TypeVar("K")
 
-KEY_SIZE = 32
-_SCHEMA = 1
-_TABLES = """
-create table if not exists facts (name text primary key, value blob not null) without rowid;
-create table if not exists people (id text primary key, person blob not null) without rowid;
-create table if not exists conversations (id text primary key, state blob not null) without rowid;
-create table if not exists letters (number integer primary key, letter blob not null);
-create table if not exists arrived (number integer primary key, row blob not null);
-create table if not exists seen (sender text not null, number blob not null, time integer not null,
-                   primary key (sender, number)) without rowid;
-"""
+#: The fact that says where the vault stood; not among the values.
+PLACE = "vault.place"
 # Of one sender, all but so many of the newest.
 _CROWDED = """
 delete from seen where sender = ? and number in
@@ -47,22 +43,38 @@ _arrived = msgspec.msgpack.Decoder(Arrived)
 class Vault:
     """A :class:`~sims.client.store.Store` in a folder; one process at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, passphrase: str | Ask | None = None, *, entropy: ModernEntropy | None = None
+    ) -> None:
         """Open it, or make it.
 
+        One that is a copy, or was restored from one, begins with new sessions: the original may have gone on.
+
         :param folder: there already, for its owner alone.
-        :raises LocalError: ``unavailable``: it is in use, cannot be read or written, or its key is not the right one.
+        :param passphrase: what opens its key, or locks that of a new vault; or who is asked for it. Without one, a new
+            vault's key is locked by nothing, and its file opens it.
+        :raises LocalError: ``unavailable``: it is in use, damaged, of a newer version, cannot be read or written, or
+            its key is not the right one; ``not-authenticated``: the passphrase is not; ``policy``: it can be none.
         """
-        self._path = folder / "vault"
+        self._path = folder / VAULT
         self._database: Any = None
-        self._lock: int | None = _locked(folder / "vault.lock")
+        self._dirty = True  # one that was killed has left its log
+        self._stands = False
+        ask = _asker(passphrase)
+        self._lock: int | None = hold(folder)
         try:
-            key = _key(folder / "vault.key", new=not self._path.exists())
-            with _told(self._path):
+            finish_restore(folder)
+            key = read_key(folder, ask, new=not self._path.exists())
+            with told(self._path):
                 # Whoever makes the file first says who may read it.
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-                self._database = sqlcipher3.connect(str(self._path), isolation_level=None)
-                self._set_up(key)
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self._database = connect(self._path, key)
+                self._database.execute("pragma journal_mode = wal")
+                self._database.execute("pragma synchronous = full")
+                self._database.execute("pragma secure_delete = on")
+                check(self._database, self._path)
+                migrate(self._database, self._path)
+                self._see_where_it_stands(entropy or SystemEntropy())
         except BaseException:
             self.close()
             raise
@@ -70,22 +82,30 @@ class Vault:
     def __repr__(self) -> str:
         return f"<vault {self._path}>"
 
-    def _set_up(self, key: bytes) -> None:
-        run = self._database.execute
-        run("pragma cipher_log_level = none")  # what goes wrong is told by exceptions
-        run(f"pragma key = \"x'{key.hex()}'\"")
-        run("pragma cipher_memory_security = off")
-        run("pragma journal_mode = wal")
-        run("pragma synchronous = full")
-        run("pragma secure_delete = on")
-        run("pragma temp_store = memory")  # nothing of it is ever on the disk as it is
-        found = run("pragma user_version").fetchone()[0]
-        if found not in (0, _SCHEMA):
-            raise LocalError(Code.UNAVAILABLE, f"{self._path} was written by another version of this program ({found})")
-        with self._transaction():
-            for statement in _TABLES.split(";"):
-                run(statement)
-            run(f"pragma user_version = {_SCHEMA}")
+    def _see_where_it_stands(self, entropy: ModernEntropy) -> None:
+        """Notice that the file is not the one that it was."""
+        found = self._database.execute("select value from facts where name = ?", (PLACE,)).fetchone()
+        same = found is None or found[0] in (self._place(), self._place(moving=True))
+        self._stay(Change() if same else start_anew(self.load(), entropy))
+        self._stands = True
+
+    def _place(self, *, moving: bool = False) -> bytes:
+        """Which file this is, and when the lock beside it was changed last; ``moving``, as it stands in between."""
+        changed = 0 if moving else os.stat(self._path.with_name(LOCK)).st_ctime_ns
+        return b"%d %d" % (os.stat(self._path).st_ino, changed)
+
+    def _stay(self, change: Change) -> None:
+        """Commit a change, and where the vault stands.
+
+        A copy is another file, unless it is written over the original: so the lock beside it is changed each time, and
+        what the system says of when that was cannot be copied. Whatever ends the process in between, a vault that has
+        stayed where it was is not taken for a copy.
+        """
+        self.commit(replace(change, values={**change.values, PLACE: self._place(moving=True)}))
+        if self._lock is not None:
+            os.utime(self._lock)
+            os.fsync(self._lock)
+        self.commit(Change(values={PLACE: self._place()}))
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -101,9 +121,9 @@ class Vault:
     def load(self) -> Saved:
         """As :meth:`Store.load`."""
         run = self._database.execute
-        with _told(self._path):
+        with told(self._path):
             return Saved(
-                values=dict(run("select name, value from facts")),
+                values=dict(run("select name, value from facts where name <> ?", (PLACE,))),
                 people={key: _person.decode(value) for key, value in run("select id, person from people")},
                 conversations=dict(run("select id, state from conversations")),
                 letters={number: _letter.decode(value) for number, value in run("select number, letter from letters")},
@@ -112,13 +132,19 @@ class Vault:
 
     def has_seen(self, sender: str, number: bytes) -> bool:
         """As :meth:`Store.has_seen`."""
-        with _told(self._path):
+        with told(self._path):
             found = self._database.execute("select 1 from seen where sender = ? and number = ?", (sender, number))
             return found.fetchone() is not None
 
+    def history(self, wanted: Wanted) -> list[Entry]:
+        """As :meth:`Store.history`."""
+        with told(self._path):
+            return vault_history.find(self._database, wanted)
+
     def commit(self, change: Change) -> None:
         """As :meth:`Store.commit`."""
-        with _told(self._path), self._transaction():
+        with told(self._path), self._transaction():
+            self._dirty = True
             self._put("facts", "name", "value", change.values)
             self._put("people", "id", "person", _encoded(change.people))
             self._put("conversations", "id", "state", change.conversations)
@@ -130,6 +156,17 @@ class Vault:
                 self._database.execute("delete from seen where time < ?", (change.unseen,))
             for sender, most in change.crowded.items():
                 self._database.execute(_CROWDED, (sender, sender, most))
+            for peer in change.deleted:
+                vault_history.delete(self._database, peer)
+            vault_history.note(self._database, change.history)
+        if change.deleted:
+            self._free()
+
+    def _free(self) -> None:
+        """Give back the room of what was deleted; secure_delete has already overwritten it."""
+        with contextlib.suppress(sqlcipher3.Error):  # the disk is full: nothing is lost, and nothing of it is left
+            self._database.execute("vacuum")
+            self._database.execute("pragma wal_checkpoint(truncate)")
 
     def _put(self, table: str, key: str, value: str, rows: dict[Any, bytes | None]) -> None:
         gone = [(name,) for name, data in rows.items() if data is None]
@@ -142,8 +179,28 @@ class Vault:
                 kept,
             )
 
+    def tidy(self) -> None:
+        """Leave nothing on the disk that was deleted; to be called some seconds after a commit, in quiet.
+
+        What was deleted is overwritten in the database at once, but still stands in the log beside it.
+        """
+        if self._dirty and self._lock is not None:
+            with contextlib.suppress(sqlcipher3.Error):  # the disk is full: another time
+                run = self._database.execute
+                before = run("pragma busy_timeout").fetchone()[0]
+                run("pragma busy_timeout = 0")  # nobody waits for this
+                try:
+                    busy = run("pragma wal_checkpoint(truncate)").fetchone()[0]
+                finally:
+                    run(f"pragma busy_timeout = {before}")
+                self._dirty = bool(busy)  # a backup is being made: another time
+
     def close(self) -> None:
         """As :meth:`Store.close`; again does no harm."""
+        if self._stands:
+            self._stands = False
+            with contextlib.suppress(LocalError, OSError):  # it is taken for a copy then, which does no harm
+                self._stay(Change())
         lock, self._lock = self._lock, None
         if lock is not None:
             if self._database is not None:
@@ -155,59 +212,44 @@ def _encoded(rows: Mapping[K, Struct | None]) -> dict[K, bytes | None]:
     return {key: None if row is None else _encoder.encode(row) for key, row in rows.items()}
 
 
+def _asker(passphrase: str | Ask | None) -> Ask:
+    if isinstance(passphrase, str):
+        secret = Secret(Passphrase(passphrase))
+        return lambda _: secret
+    return passphrase or (lambda _: None)
+
+
+def connect(path: Path, key: bytes) -> Any:
+    """A connection to the database in a file that is there, be it empty.
+
+    :raises sqlcipher3.Error: it cannot be used; with another key, whatever is done next raises it.
+    """
+    database: Any = sqlcipher3.connect(str(path), isolation_level=None)
+    run = database.execute
+    run("pragma cipher_log_level = none")  # what goes wrong is told by exceptions
+    run(f"pragma key = \"x'{key.hex()}'\"")
+    run("pragma cipher_memory_security = off")
+    run("pragma temp_store = memory")  # nothing of it is ever on the disk as it is
+    return database
+
+
+def check(database: Any, path: Path) -> None:
+    """Read all of it, and see whether it is as it was written.
+
+    :raises LocalError: ``unavailable``: it is not.
+    """
+    if database.execute("pragma quick_check(1)").fetchone() != ("ok",):
+        raise LocalError(Code.UNAVAILABLE, f"cannot use the vault {path}: it is damaged; a backup can be restored")
+
+
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlcipher3.Error, OSError, msgspec.MsgspecError) as error:
-        reason = "it is damaged, or the key beside it is another's" if "not a database" in str(error) else str(error)
+        reason = str(error)
+        if "not a database" in reason:
+            reason = "it is damaged, or the key beside it is another's"
+        elif "malformed" in reason or "disk I/O error" in reason:
+            reason = f"it is damaged ({reason}); a backup can be restored"
         raise LocalError(Code.UNAVAILABLE, f"cannot use the vault {path}: {reason}") from None
-
-
-def _locked(path: Path) -> int:
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise LocalError(Code.UNAVAILABLE, f"cannot use the folder {path.parent}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        text = f"the folder {path.parent} is in use by another client: close that one, or give another --dir or --name"
-        raise LocalError(Code.UNAVAILABLE, text) from None
-    return lock
-
-
-def _key(path: Path, *, new: bool) -> bytes:
-    """The key in its file; a fresh one for a new vault.
-
-    :raises LocalError: ``unavailable``.
-    """
-    try:
-        if not path.exists():
-            if not new:
-                raise LocalError(Code.UNAVAILABLE, f"the vault's key {path} is missing: without it nothing can be read")
-            # Written whole before it has its name: a crash leaves no part of a key.
-            draft = path.with_name(f"{path.name}.new")
-            with contextlib.suppress(FileNotFoundError):
-                draft.unlink()
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(os.urandom(KEY_SIZE))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(path)
-            _sync(path.parent)  # a vault whose key a power cut takes would be lost
-        key = path.read_bytes()
-    except OSError as error:
-        raise LocalError(Code.UNAVAILABLE, f"cannot use the vault's key {path}: {error.strerror}") from None
-    if len(key) != KEY_SIZE:
-        raise LocalError(Code.UNAVAILABLE, f"{path} does not hold a key of {KEY_SIZE} bytes")
-    return key
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

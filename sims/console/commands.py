@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from sims.client.history import PAGE
 from sims.errors import Code, LocalError
 
 Ref = str | int | None
 
 #: The longest line of input, bytes.
 MAX_LINE = 256 * 1024
+_LIMIT = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -67,8 +70,47 @@ class AcceptIdentity(Command, frozen=True, kw_only=True, tag_field="do", tag="ac
     to: str | int
 
 
+class History(Command, frozen=True, kw_only=True, tag_field="do", tag="history"):
+    """What was said with somebody? ``before`` is the id of a message, of which only earlier ones are wanted."""
+
+    to: str | int
+    limit: int = PAGE
+    before: str | None = None
+
+
+class Search(Command, frozen=True, kw_only=True, tag_field="do", tag="search"):
+    """Where were these words said?"""
+
+    text: str
+    limit: int = PAGE
+
+
+class Why(Command, frozen=True, kw_only=True, tag_field="do", tag="why"):
+    """What has become of a message?"""
+
+    id: str
+
+
+class Delete(Command, frozen=True, kw_only=True, tag_field="do", tag="delete"):
+    """Delete what was said with somebody."""
+
+    to: str | int
+
+
+class About(Command, frozen=True, kw_only=True, tag_field="do", tag="about"):
+    """What does the server keep on us?"""
+
+
+class DeleteAccount(Command, frozen=True, kw_only=True, tag_field="do", tag="delete-account"):
+    """Have the server forget us."""
+
+
 class Quit(Command, frozen=True, kw_only=True, tag_field="do", tag="quit"):
     """Finish what is under way, then leave."""
+
+
+class AskDeleteAccount(Command, frozen=True, kw_only=True):
+    """What does it mean to have the server forget us? (On the console only: a person is asked first.)"""
 
 
 class ListConnected(Command, frozen=True, kw_only=True):
@@ -97,6 +139,12 @@ HELP = """\
 /trust NAME               the numbers were the same: mark them as verified
 /accept-identity NAME     take the new identity of somebody whose identity has changed
 /disconnect NAME          close a conversation
+/history NAME [N]         what was said, the newest N messages (50), with the beginnings of their ids
+/search WORDS             where all these words were said, or words that begin so
+/why ID                   what has become of a message
+/delete NAME              delete what was said with somebody, here
+/about                    what the server keeps on you
+/delete-account           have the server forget you
 /list                     who is at the server, where it keeps a directory
 /list-connected           the conversations that are open
 /help                     this
@@ -104,7 +152,21 @@ HELP = """\
 The same without a slash and with dashes: send-NAME-text"""
 
 _decoder = msgspec.json.Decoder(
-    ListClients | Connect | Send | Disconnect | OwnLink | Verify | Trust | AcceptIdentity | Quit
+    ListClients
+    | Connect
+    | Send
+    | Disconnect
+    | OwnLink
+    | Verify
+    | Trust
+    | AcceptIdentity
+    | History
+    | Search
+    | Why
+    | Delete
+    | About
+    | DeleteAccount
+    | Quit
 )
 
 
@@ -148,9 +210,10 @@ def parse_text(line: str) -> Command | None:
     slash = line.startswith("/")
     if line.removeprefix("/") == "list-connected":
         return ListConnected()
-    if not slash and line.startswith("accept-identity-"):
-        line = f"/accept-identity {line.removeprefix('accept-identity-')}"
-        slash = True
+    for verb in ("accept-identity", "delete-account"):
+        if not slash and (line == verb or line.startswith(f"{verb}-")):
+            line = f"/{verb} {line[len(verb) + 1 :]}"
+            slash = True
     verb, _, rest = line[1:].partition(" ") if slash else line.partition("-")
     verb, rest = verb.strip().lower(), rest.strip()
     match verb:
@@ -172,11 +235,28 @@ def parse_text(line: str) -> Command | None:
             return Connect(to=rest)
         case "disconnect" if rest:
             return Disconnect(to=rest)
+        case "history" if rest:
+            to, _, limit = rest.rpartition(" " if slash else "-")
+            if to.strip() and _LIMIT.fullmatch(limit):
+                return History(to=to.strip(), limit=int(limit))
+            return History(to=rest)
+        case "search" if rest:
+            return Search(text=rest)
+        case "why" if rest:
+            return Why(id=rest)
+        case "delete" if rest:
+            return Delete(to=rest)
+        case "about" if not rest:
+            return About()
+        case "delete-account" if rest in ("", "yes"):
+            return DeleteAccount() if rest else AskDeleteAccount()
         case "send" if rest:
             to, _, text = rest.partition(" " if slash else "-")
             if to.strip() and text.strip():
                 return Send(to=to.strip(), text=text.strip())
             raise _bad("send what to whom? send-ID-text or /send ID text")
-        case "connect" | "disconnect" | "send" | "verify" | "trust" | "accept-identity":
+        case "why" | "search":
+            raise _bad(f"{verb} what? {verb}-{'ID' if verb == 'why' else 'WORDS'}, or with a slash and a space")
+        case "connect" | "disconnect" | "send" | "verify" | "trust" | "accept-identity" | "history" | "delete":
             raise _bad(f"{verb} whom? {verb}-ID or /{verb} ID")
     raise _bad("no such command; 'help' lists them")

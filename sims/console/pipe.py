@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IConsumer,
     IDelayedCall,
     IHalfCloseableProtocol,
+    IPullProducer,
     IPushProducer,
     IReactorTime,
     ITransport,
@@ -26,22 +27,21 @@ from sims.console.shell import Shell
 #: Reading pauses while more than so many messages wait to be sent, and how often it is looked again (seconds).
 MAX_BACKLOG = 256
 _LOOK = 0.02
+#: While more bytes than these wait for the operating system to take them, nothing is taken from the server.
+MAX_OUTSTANDING = 65_536
 #: Seconds that leaving waits for the output to be read.
 CLOSE_TIMEOUT = 1.0
 
 
-@implementer(IPushProducer)
+@implementer(IPullProducer)
 class _Output:
-    """Hears whether standard output takes what is written."""
+    """Hears when standard output has taken what was written: only then is a pull producer asked for more."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
 
-    def pauseProducing(self) -> None:
-        self._pipe.output_blocked(blocked=True)
-
     def resumeProducing(self) -> None:
-        self._pipe.output_blocked(blocked=False)
+        self._pipe.output_taken()
 
     def stopProducing(self) -> None:
         pass
@@ -74,6 +74,9 @@ class Pipe(Protocol):
         self._input_over = False
         self._paused = False
         self._batch: list[str] = []
+        self._unwritten: list[Deferred[bool]] = []  # of the batch
+        self._untaken: list[Deferred[bool]] = []  # of what was written, and is not with the operating system
+        self._outstanding = 0  # bytes of that
         self._flushed: Deferred[None] | None = None
         self._closed = False
         self._patience: IDelayedCall | None = None
@@ -81,7 +84,7 @@ class Pipe(Protocol):
     # --- input ---
 
     def connectionMade(self) -> None:
-        cast("IConsumer", self.transport).registerProducer(_Output(self), True)
+        cast("IConsumer", self.transport).registerProducer(_Output(self), False)
 
     def dataReceived(self, data: bytes) -> None:
         *lines, rest = data.split(b"\n")
@@ -133,21 +136,26 @@ class Pipe(Protocol):
 
     # --- output ---
 
-    def write(self, text: str) -> None:
-        """Write one line or more."""
+    def write(self, text: str) -> Deferred[bool]:
+        """Write one line or more; fires when the operating system has them, or with False when it never will."""
         if self._closed:
-            return
+            return succeed(False)
         if not self._batch:
             self._clock.callLater(0, self._flush)
         self._batch.append(text)
+        done: Deferred[bool] = Deferred()
+        self._unwritten.append(done)
+        return done
 
     def writeConnectionLost(self) -> None:
         """Nobody reads the output any more."""
         self._closed = True
+        self._never()
         self._gone()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         was_closed, self._closed = self._closed, True
+        self._never()
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -157,9 +165,20 @@ class Pipe(Protocol):
         elif not was_closed:
             self._gone()
 
-    def output_blocked(self, *, blocked: bool) -> None:
-        """Standard output is behind, or has caught up."""
-        self._blocked(blocked)
+    def output_taken(self) -> None:
+        """The operating system has everything that was written."""
+        behind = self._outstanding > MAX_OUTSTANDING
+        taken, self._untaken, self._outstanding = self._untaken, [], 0
+        for done in taken:
+            done.callback(True)
+        if behind:
+            self._blocked(False)
+
+    def _never(self) -> None:
+        """What is not with the operating system will not be."""
+        lost, self._untaken, self._unwritten = self._untaken + self._unwritten, [], []
+        for done in lost:
+            done.callback(False)
 
     def close(self) -> Deferred[None]:
         """Write what is left; fires when it is out."""
@@ -181,6 +200,7 @@ class Pipe(Protocol):
         """Nobody reads the output: leave without."""
         self._patience = None
         self._closed = True
+        self._never()
         if self._flushed is not None:
             flushed, self._flushed = self._flushed, None
             flushed.callback(None)
@@ -188,8 +208,13 @@ class Pipe(Protocol):
     def _flush(self) -> None:
         batch, self._batch = self._batch, []
         if batch and not self._closed:
-            text = "\n".join(batch) + "\n"
-            cast("ITransport", self.transport).write(text.encode("utf-8", "replace"))
+            data = ("\n".join(batch) + "\n").encode("utf-8", "replace")
+            before, self._outstanding = self._outstanding, self._outstanding + len(data)
+            self._untaken += self._unwritten
+            self._unwritten = []
+            cast("ITransport", self.transport).write(data)
+            if before <= MAX_OUTSTANDING < self._outstanding:
+                self._blocked(True)
 
 
 def open_pipe(shell: Callable[[Pipe], Shell], clock: IReactorTime, *, gone: Callable[[], None]) -> Pipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sims.client import events
@@ -17,17 +18,27 @@ from sims.errors import Code, LocalError, SimsError
 #: Seconds that leaving waits for what is under way; how often it looks.
 LEAVE_TIMEOUT = 10.0
 _LOOK = 0.05
+_ASK_SURE = (
+    "? The server forgets you, and what waits for you there; your name is free for others. What is kept here stays.\n"
+    "? Type '/delete-account yes' to do it."
+)
 
 
 class Shell:
     """Runs commands and shows events.
 
-    :param write: takes one line or more, without the last newline.
+    :param write: takes one line or more, without the last newline; gives a Deferred that fires when they are out, with
+        whether they are, or None where they are at once.
     :param leave: called once, with the exit status, when it is over.
     """
 
     def __init__(
-        self, *, json: bool, clock: IReactorTime, write: Callable[[str], None], leave: Callable[[int], None]
+        self,
+        *,
+        json: bool,
+        clock: IReactorTime,
+        write: Callable[[str], Deferred[bool] | None],
+        leave: Callable[[int], None],
     ) -> None:
         self.json = json
         self.client: SeedClient | Client | None = None
@@ -38,22 +49,25 @@ class Shell:
         self._failed = False  # a text was not delivered, or something asked for at the end was not done
         self._look: IDelayedCall | None = None
 
-    def show(self, event: events.Event) -> None:
-        """Show an event."""
+    def show(self, event: events.Event) -> Deferred[bool] | None:
+        """Show an event; gives when it is out, as :obj:`~sims.client.driver_shown.OnEvent`."""
         match event:
             case events.State(state=Delivery.FAILED):
                 self._failed = True
             case events.Problem() if self._leaving_since is not None:
                 self._failed = True
         text = view.to_json(event) if self.json else view.to_text(event)
-        if text is not None:
-            self._write(text)
+        out = None if text is None else self._write(text)
         client = self.client
         gave_up = isinstance(client, Client) and client.gave_up
         if isinstance(event, events.Problem) and gave_up and self._leaving_since is None:
             # Nothing that could be typed would help.
             self._leaving_since = self._clock.seconds()
             self._leave(1)
+        elif isinstance(event, events.AccountDeleted) and self._leaving_since is None:
+            self._leaving_since = self._clock.seconds()
+            self._leave(0)
+        return out
 
     def line(self, line: bytes) -> None:
         """Run the command in one line of input; what is wrong with it is shown."""
@@ -119,6 +133,20 @@ class Shell:
                 client.run(lambda: messenger.trust(_recipient(to), ref))
             case commands.AcceptIdentity(to=to):
                 client.run(lambda: messenger.accept_identity(_recipient(to), ref))
+            case commands.History(to=to, limit=limit, before=before):
+                client.run(lambda: messenger.history(_recipient(to), limit, before, ref))
+            case commands.Search(text=text, limit=limit):
+                client.run(lambda: messenger.search(text, limit, ref))
+            case commands.Why(id=number):
+                client.run(lambda: messenger.why(number, ref))
+            case commands.Delete(to=to):
+                client.run(lambda: messenger.delete(_recipient(to), ref))
+            case commands.About():
+                client.run(lambda: messenger.about(ref))
+            case commands.DeleteAccount():
+                client.run(lambda: messenger.delete_account(ref))
+            case commands.AskDeleteAccount():
+                self._write(_ASK_SURE)
 
     def end_of_input(self) -> None:
         """Nothing more will be asked for: wait for what is under way, then leave."""

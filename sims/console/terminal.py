@@ -17,9 +17,10 @@ from prompt_toolkit.shortcuts import PromptSession
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from sims.console.commands import HELP
 from sims.console.shell import Shell
 
-_WORDS = ["/list", "/connect", "/list-connected", "/send", "/disconnect", "/help", "/quit"]
+_WORDS = [line.split()[0] for line in HELP.splitlines() if line.startswith("/")]
 #: What a shell says of a program that Ctrl-C has ended.
 _INTERRUPTED = 130
 #: Seconds for which output is gathered: redrawing the line for each message of a burst would flicker, and be slow.
@@ -32,7 +33,7 @@ class Terminal:
     def __init__(self, shell: Callable[[Terminal], Shell], leave: Callable[[int], None]) -> None:
         self._leave = leave
         self._loop = asyncio.get_event_loop()
-        self._batch: list[str] = []
+        self._batch: list[tuple[str, Deferred[bool]]] = []
         self._printing: asyncio.Future[None] | None = None
         # twistd has replaced sys.stdout by its log.
         self._output = create_output(sys.__stdout__)
@@ -42,12 +43,14 @@ class Terminal:
             self.shell = shell(self)
             self._task = self._loop.create_task(self._read())
 
-    def write(self, text: str) -> None:
-        """Print one line or more above the line that is being edited."""
+    def write(self, text: str) -> Deferred[bool]:
+        """Print one line or more above the line that is being edited; fires when they are there, if they ever are."""
         if not self._batch:
             # In the context in which the line is being edited, or the two would not know of each other.
             self._loop.call_later(_GATHER, self._flush, context=self._context)
-        self._batch.append(text)
+        done: Deferred[bool] = Deferred()
+        self._batch.append((text, done))
+        return done
 
     async def _read(self) -> None:
         while True:
@@ -83,6 +86,10 @@ class Terminal:
     def _print(self) -> None:
         batch, self._batch = self._batch, []
         if batch:
+            text, printed = "\n".join(text for text, _ in batch), False
             with contextlib.suppress(OSError):  # the terminal is gone: whoever reads from it sees that, too
-                self._output.write_raw("\n".join(batch).replace("\n", "\r\n") + "\r\n")
+                self._output.write_raw(text.replace("\n", "\r\n") + "\r\n")
                 self._output.flush()
+                printed = True
+            for _, done in batch:
+                done.callback(printed)

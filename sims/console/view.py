@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import json
-import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 from sims.client import events
-from sims.client.events import Contact, Delivery
+from sims.client.events import Contact, Delivery, Said
+from sims.client.export import conversations
+from sims.client.history import UNREADABLE
+from sims.client.plain import clean, clean_name, clock
+from sims.client.saying import fields as said_fields
+from sims.client.store import Store
+from sims.client.why import numbers, reason
 
-#: Characters of the category "format" that make text what it should be: the joiners of scripts and of emoji.
-_JOINERS = {"\u200c", "\u200d"}
-_MAX_NAME = 32
-
-
-def clean(text: str) -> str:
-    """What a peer wrote, without what would act on a terminal or disguise a line: control and bidi characters.
-
-    Further lines are indented, so that no line of a text can be taken for one of ours.
-    """
-    lines = text.replace("\r\n", "\n").replace("\u2028", "\n").replace("\u2029", "\n").split("\n")
-    kept = ("".join(char for char in line.replace("\t", " ") if _is_plain(char)) for line in lines)
-    return "\n    ".join(kept)
-
-
-def _is_plain(char: str) -> bool:
-    category = unicodedata.category(char)
-    return category not in ("Cc", "Cf", "Cs", "Co", "Cn") or char in _JOINERS
+#: An id of sims/2 is shown to people by so much of its beginning.
+_SHORT = 8
 
 
 def to_json(event: events.Event) -> str:
@@ -58,7 +48,8 @@ def _fields(event: events.Event) -> dict[str, Any]:
         case events.Message():
             message = {"event": "message", "from": _contact(event.sender), "text": event.text, "id": event.id}
             known = {"verified": event.verified, "confirmed": event.confirmed, "order": event.order}
-            return message | {key: value for key, value in known.items() if value is not None}
+            lists = {"missing": [*event.missing] or None, "unreadable": [*event.unreadable] or None}
+            return message | {key: value for key, value in (known | lists).items() if value is not None}
         case events.State():
             fields: dict[str, Any] = {"event": "state", "id": event.id, "to": _contact(event.to)}
             if event.text is not None:
@@ -93,19 +84,52 @@ def _fields(event: events.Event) -> dict[str, Any]:
                 "id": event.id,
                 "code": str(event.code),
             }
+        case _:
+            return _later_fields(event)
+
+
+def _later_fields(event: events.Event) -> dict[str, Any]:
+    """The same for what was said before, and for the account."""
+    match event:
+        case events.NotRead():
+            return {"event": "unreadable", "to": _contact(event.to), "id": event.id, "again": event.again}
+        case events.History():
+            messages = [said_fields(message) for message in event.messages]
+            if event.to is None:
+                return {"event": "history", "text": event.text, "messages": messages}
+            return {"event": "history", "to": _contact(event.to), "messages": messages}
+        case events.Why():
+            found = {"event": "why", "id": event.id, "peer": _contact(event.peer), "state": event.state}
+            code = {"code": event.code} if event.code else {}
+            return {**found, **code, "text": event.text, "times": dict(event.times)}
+        case events.Deleted():
+            return {"event": "deleted", "peer": _contact(event.peer)}
+        case events.About():
+            return {"event": "about", "facts": _plain(event.facts)}
+        case events.AccountDeleted():
+            return {"event": "account-deleted"}
     raise TypeError(f"no such event: {type(event).__name__}")
 
 
-def _name(name: str) -> str:
-    """A name as it is shown: short, and without the signs that our own lines are made of."""
-    return "".join("_" if char in "()[]*!>:\n" else char for char in clean(name)[:_MAX_NAME])
-
-
 def _who(contact: Contact) -> str:
-    name = _name(contact.name)
+    name = clean_name(contact.name)
     # An id of sims/2 proves something only as a whole; where there is a name, its beginning is enough to tell apart.
     short = f"{contact.id[:8]}..." if len(contact.id) > 20 else contact.id
     return f"{name} ({short})" if name and contact.id else contact.id or name
+
+
+def _plain(value: Any) -> Any:
+    """What a server may write, as JSON has it: bytes in hexadecimal, what JSON has not as text."""
+    match value:
+        case dict():
+            return {str(_plain(key)): _plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+        case bytes():
+            return value.hex()
+        case None | bool() | int() | str():
+            return value
+    return str(value)
 
 
 def _is_seed(spec: str) -> bool:
@@ -135,12 +159,13 @@ def to_text(event: events.Event) -> str | None:
             return f"* conversation with {_who(event.peer)} {mark}, {event.spec}"
         case events.Message():
             mark = _mark(bool(event.verified), event.confirmed)
-            notes = {"gap": " [something before this is missing]", "doubled": " [this has come before]"}
-            return f"{_who(event.sender)} {mark}{notes.get(event.order or '', '')}: {clean(event.text)}"
+            return f"{_who(event.sender)} {mark}{_order(event.order, event.missing)}: {clean(event.text)}"
         case events.State(state=Delivery.DELIVERED):
             return f"* delivered to {_who(event.to)}"
         case events.State(state=Delivery.FAILED):
-            return f"! not delivered to {_who(event.to)}: {event.code}"
+            text = reason(str(event.code)) if _is_sims2(event.id) else ""
+            more = f"; {text} (/why {event.id[:_SHORT]})" if text else ""
+            return f"! not delivered to {_who(event.to)}: {event.code}{more}"
         case events.Disconnected():
             return f"* conversation with {_who(event.peer)} is closed"
         case events.Offline():
@@ -163,7 +188,61 @@ def to_text(event: events.Event) -> str | None:
             )
         case events.Unreadable():
             return f"! a message of {_who(event.sender)} could not be read ({event.code})"
+        case _:
+            return _later_text(event)
+
+
+def _later_text(event: events.Event) -> str | None:
+    """The same for what was said before, and for the account."""
+    match event:
+        case events.NotRead():
+            return f"! {_who(event.to)} could not read a message of yours: it is sent again (/why {event.id[:_SHORT]})"
+        case events.History():
+            found = f"* what was said with {_who(event.to)}" if event.to is not None else "* where that was said"
+            return "\n".join((f"{found}: {len(event.messages)} messages", *map(said_to_text, event.messages)))
+        case events.Why():
+            return f"* message {event.id[:_SHORT]}, {_who(event.peer)}: {event.state}\n    {event.text}"
+        case events.Deleted():
+            return f"* what was said with {_who(event.peer)} is deleted"
+        case events.About():
+            lines = json.dumps(_plain(event.facts), indent=2, ensure_ascii=False).split("\n")
+            return "* what the server says it keeps on you:\n" + "\n".join(f"    {clean(line)}" for line in lines)
+        case events.AccountDeleted():
+            return "* the server has forgotten you"
     return None
+
+
+def _is_sims2(number: str) -> bool:
+    return len(number) == 2 * 16
+
+
+def _order(order: str | None, missing: tuple[int, ...]) -> str:
+    if order == "gap" and missing:
+        return f" [missing before this: {numbers(missing)}]"
+    notes = {"gap": " [something before this is missing]", "doubled": " [this has come before]"}
+    return notes.get(order or "", "")
+
+
+def said_to_text(message: Said) -> str:
+    """One message of a history, as lines for a person; further lines of a text stand further in than the messages."""
+    start = f"    {clock(message.time)} {message.id[:_SHORT]} "
+    text = clean(message.text).replace("\n", "\n    ")
+    if message.ours:
+        code = f": {message.code}" if message.code else ""
+        return f"{start}to {_who(message.peer)} [{message.state}{code}]: {text}"
+    if message.state == UNREADABLE:
+        return f"{start}{_who(message.peer)}: [could not be read: {message.code}]"
+    mark = _mark(bool(message.verified), bool(message.confirmed))
+    return f"{start}{_who(message.peer)} {mark}{_order(message.order, message.missing)}: {text}"
+
+
+def export_to_text(store: Store) -> Iterator[str]:
+    """All that was said, for :func:`~sims.client.export.export`: conversation by conversation, message by message."""
+    for contact, messages in conversations(store):
+        title = f"* what was said with {_who(contact)}\n"
+        for message in messages:
+            yield title + said_to_text(message)
+            title = ""
 
 
 def conversations_to_text(contacts: tuple[Contact, ...], *, authenticated: bool = False) -> str:

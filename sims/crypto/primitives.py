@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.modes import CTR
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -31,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from sims.errors import Code, PeerError, malformed
+from sims.errors import Code, LocalError, PeerError, malformed
 
 HashName = Literal["sha256", "sha384"]
 AeadName = Literal["AES256_GCM", "CHACHA20_POLY1305"]
@@ -447,3 +448,17 @@ def hkdf_expand(hash_name: HashName, key: bytes, info: bytes, size: int) -> byte
         block = mac(key, block + info + bytes((counter,)), hash_name)
         found += block
     return found[:size]
+
+
+def argon2id(passphrase: bytes, salt: bytes, *, memory: int, passes: int, lanes: int) -> bytes:
+    """A key of 32 bytes of a passphrase (RFC 9106); ``memory`` in KiB, at least 8 for each lane; ``salt`` 16 bytes.
+
+    :raises LocalError: ``unavailable``: there is not so much memory, or the library cannot.
+    """
+    try:
+        stretch = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
+        return stretch.derive(passphrase)
+    except MemoryError:
+        raise LocalError(Code.UNAVAILABLE, f"the passphrase needs {memory // 1024} MiB of memory to be used") from None
+    except UnsupportedAlgorithm:
+        raise LocalError(Code.UNAVAILABLE, "Argon2id is missing: install a newer 'cryptography'") from None

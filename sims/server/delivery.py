@@ -27,6 +27,10 @@ FULL_WAIT = 30.0
 PULL = 128
 #: So many messages that were acknowledged are remembered, in case they are sent again: for longer their recipient does.
 REMEMBERED = 20_000
+#: So many bytes that one reader was given, has not acknowledged, and that no mailbox has, stay in memory.
+HELD = 256 * 1024
+#: So many of those to whom somebody has written are remembered while he is here; the store knows them all.
+KNOWN = 1000
 
 
 class Reader(Protocol):
@@ -41,11 +45,14 @@ class Reader(Protocol):
         """About how many bytes it was given that have not left this process."""
 
     def deliver(self, inner: bytes) -> None:
-        """Seal and write an inner message."""
+        """Seal and write an inner message. Whatever is wrong with this reader, it raises nothing."""
 
 
 class _Flight:
-    """A message that was given and is not acknowledged; ``kept``, when the mailbox has it, or is about to."""
+    """A message that was given and is not acknowledged; ``kept``, when the mailbox has it, or is about to.
+
+    Its ``letter`` has no ``inner`` any more once nobody will want that from here: it may be large, and there are many.
+    """
 
     __slots__ = ("accepted", "full", "gone", "kept", "letter", "refused")
 
@@ -67,9 +74,11 @@ class _Desk:
     :ivar asking: within a call that asks the mailbox; ``pulling``: its answer has not come.
     :ivar blocked: what is next has the mid of something under way, by whoever sent that, and waits for it.
     :ivar taken: what was acknowledged while an answer was under way that may still name it.
+    :ivar held: how many bytes of the flights are kept here.
+    :ivar written: to whom he is known to have written.
     """
 
-    __slots__ = ("asking", "behind", "blocked", "cursor", "flights", "pulling", "reader", "taken")
+    __slots__ = ("asking", "behind", "blocked", "cursor", "flights", "held", "pulling", "reader", "taken", "written")
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
@@ -78,10 +87,25 @@ class _Desk:
         self.cursor = 0
         self.asking = self.pulling = self.blocked = False
         self.taken: set[tuple[str, bytes]] = set()
+        self.held = 0
+        self.written: set[str] = set()
 
     def holds(self, flight: _Flight) -> bool:
         """Whether this was given and not acknowledged."""
         return self.flights.get(flight.letter.mid) is flight
+
+    def let_go(self, flight: _Flight) -> None:
+        """Its bytes are not needed any more."""
+        src, dst, mid, inner = flight.letter
+        if inner:
+            self.held -= len(inner)
+            flight.letter = Letter(src, dst, mid, b"")
+
+    def take_up(self, flight: _Flight, letter: Letter) -> None:
+        """Its bytes are needed again."""
+        self.let_go(flight)
+        self.held += len(letter.inner)
+        flight.letter = letter
 
 
 class Delivery:
@@ -111,7 +135,6 @@ class Delivery:
         self._desks: dict[str, _Desk] = {}
         self._due: deque[tuple[float, _Flight]] = deque()
         self._remembered: OrderedDict[tuple[str, str, bytes], None] = OrderedDict()
-        self._written: set[tuple[str, str]] = set()
 
     # --- who is here ---
 
@@ -127,6 +150,13 @@ class Delivery:
             return
         del self._desks[reader.id]
         self._keep_flights(desk, leaves=True)
+
+    def forget(self, account: str) -> None:
+        """An account is deleted: whoever has its id from now on is somebody new."""
+        for desk in self._desks.values():
+            desk.written.discard(account)
+        for key in [key for key in self._remembered if account in key[:2]]:
+            del self._remembered[key]
 
     # --- messages ---
 
@@ -145,9 +175,12 @@ class Delivery:
                 self._accepted(letter.src, letter.mid)
             elif flight.refused:
                 flight.refused, flight.full = False, None
+                if desk.held + len(letter.inner) <= HELD:
+                    desk.take_up(flight, letter)
                 self._keep(letter, flight)
             return  # or else he is told when that is settled
-        if flight is None and not desk.behind and not desk.pulling and self._room(desk):
+        is_next = flight is None and not desk.behind and not desk.pulling
+        if is_next and desk.held + len(letter.inner) <= HELD and self._room(desk):
             given = self._give(desk, letter, kept=False)
             self._due.append((self._clock() + ACK_WAIT, given))
             return
@@ -155,11 +188,12 @@ class Delivery:
         desk.behind = True
         self._keep(letter)
 
-    def acknowledge(self, reader: Reader, mids: Iterable[bytes]) -> None:
-        """A recipient has these for good."""
+    def acknowledge(self, reader: Reader, mids: Iterable[bytes]) -> bool:
+        """A recipient has these for good; False when none of them is anything that he was given."""
         desk = self._desks.get(reader.id)
         if desk is None or desk.reader is not reader:
-            return
+            return False
+        before = len(desk.flights)
         gone: list[tuple[str, bytes]] = []
         for mid in mids:
             flight = desk.flights.pop(mid, None)
@@ -167,6 +201,7 @@ class Delivery:
                 continue
             letter = flight.letter
             flight.gone = True
+            desk.let_go(flight)
             self._remember(letter)
             if flight.kept and not flight.refused:
                 gone.append((letter.src, mid))
@@ -177,8 +212,11 @@ class Delivery:
             if desk.pulling:
                 desk.taken.update(gone)
             self._store.acknowledge(reader.id, gone, _nothing)
+        if len(desk.flights) == before:
+            return False
         desk.blocked = False
         self._pull(desk)
+        return True
 
     def drained(self, reader: Reader) -> None:
         """A connection takes more again."""
@@ -211,9 +249,13 @@ class Delivery:
         return PULL if left >= PULL else max(0, int(left))
 
     def _give(self, desk: _Desk, letter: Letter, *, kept: bool) -> _Flight:
-        self._note_written(letter.src, letter.dst)
+        if not kept:  # or else it was noted then
+            self._note_written(letter.src, letter.dst)
         flight = desk.flights[letter.mid] = _Flight(letter, kept=kept)
+        desk.held += len(letter.inner)
         desk.reader.deliver(letter.inner)
+        if kept:
+            desk.let_go(flight)
         return flight
 
     def _keep_flights(self, desk: _Desk, *, leaves: bool = False) -> None:
@@ -235,16 +277,19 @@ class Delivery:
                 self._note_written(letter.src, letter.dst)
                 if flight is not None:
                     flight.accepted = True
+                    self._let_go(flight)
                 self._accepted(letter.src, letter.mid)
             case Kept.FULL:
-                self._full(letter, flight)
+                self._full(letter, flight, Code.MAILBOX_FULL)
+            case Kept.UNAVAILABLE:
+                self._full(letter, flight, Code.UNAVAILABLE)
             case Kept.NOBODY:
                 self._refused(letter.src, letter.mid, Code.UNKNOWN_RECIPIENT)
         desk = self._desks.get(letter.dst)
         if desk is not None:
             self._pull(desk)
 
-    def _full(self, letter: Letter, flight: _Flight | None) -> None:
+    def _full(self, letter: Letter, flight: _Flight | None, code: Code) -> None:
         """There is no room for a message. It is not refused while its recipient may have it: that is for him to say."""
         desk = self._desks.get(letter.dst)
         if flight is not None and flight.gone:
@@ -252,14 +297,15 @@ class Delivery:
         elif flight is not None and desk is not None and desk.holds(flight):
             now = self._clock()
             flight.full = now if flight.full is None else flight.full
-            if now - flight.full < FULL_WAIT:
+            if now - flight.full < FULL_WAIT and flight.letter.inner:  # or else there is nothing to try it with
                 flight.kept = False
                 self._due.append((now + ACK_WAIT, flight))
             else:
                 flight.refused = True
-                self._refused(letter.src, letter.mid, Code.MAILBOX_FULL)
+                desk.let_go(flight)
+                self._refused(letter.src, letter.mid, code)
         else:
-            self._refused(letter.src, letter.mid, Code.MAILBOX_FULL)
+            self._refused(letter.src, letter.mid, code)
 
     def _pull(self, desk: _Desk) -> None:
         """Give what waits in the mailbox, as far as there is room."""
@@ -295,12 +341,20 @@ class Delivery:
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
+    def _let_go(self, flight: _Flight) -> None:
+        desk = self._desks.get(flight.letter.dst)
+        if desk is not None and desk.holds(flight):
+            desk.let_go(flight)
+
     def _note_written(self, src: str, dst: str) -> None:
-        if (src, dst) not in self._written:
-            if len(self._written) >= REMEMBERED:
-                self._written.clear()  # the store knows
-            self._written.add((src, dst))
-            self._store.written(src, dst, _nothing)
+        desk = self._desks.get(src)
+        if desk is not None:
+            if dst in desk.written:
+                return
+            if len(desk.written) >= KNOWN:
+                desk.written.clear()
+            desk.written.add(dst)
+        self._store.written(src, dst, _nothing)
 
 
 def _nothing(_: None) -> None:

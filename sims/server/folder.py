@@ -1,11 +1,14 @@
 """What a server keeps in its folder, each for its owner alone: identity, certificate, link, and a lock.
 
-========================  ==========================================================
+========================  =================================================================================
 ``identity``              the two private keys, 64 bytes; whoever has them is the server
 ``certificate.pem``       of TLS, and ``key.pem`` its key, where none were given by name
+``server.db``             accounts, prekeys, mailboxes (:mod:`sims.server.sqlite_file`), and what SQLite has beside it
 ``link``                  the link with the newest invitation, as text
+``server.db``             everything else that lasts, with ``-wal`` and ``-shm`` beside it; ``server.reserve`` takes up
+                          room for what must still be written when the disk is full
 ``lock``                  held by the server that runs
-========================  ==========================================================
+========================  =================================================================================
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ import tempfile
 from pathlib import Path
 
 from sims.crypto.certificate import SelfSigned, self_signed
-from sims.crypto.identity import Identity
+from sims.crypto.identity import Identity, parse_server_link
 from sims.crypto.primitives import ModernEntropy
-from sims.errors import Code, LocalError
+from sims.errors import Code, LocalError, PeerError
 
+DATABASE = "server.db"
 IDENTITY_SIZE = 64
 _MAX_PEM = 1024 * 1024
 
@@ -77,6 +81,18 @@ class Folder:
             write(certificate, made.certificate)
         return read_certificate(certificate, key)
 
+    @property
+    def database(self) -> Path:
+        """Where the store is."""
+        return self.path / "server.db"
+
+    def invitation(self) -> str | None:
+        """That of the last link; None without one, or when nobody can make out what is in the file."""
+        try:
+            return parse_server_link((_read(self.path / "link") or b"").decode("utf-8", "replace")).invite
+        except PeerError:
+            return None
+
     def write_link(self, link: str) -> None:
         """Replace the link."""
         write(self.path / "link", link.encode("utf-8") + b"\n")
@@ -109,12 +125,21 @@ def write(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            _sync(path.parent)  # an identity whose name a power cut takes would be another server's
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
     except OSError as error:
         raise _unusable(path, error) from None
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path) -> bytes | None:

@@ -4,8 +4,9 @@ Whatever may have to touch a disk takes ``done``, and calls it exactly once with
 later. Requests take effect in the order in which they were made, whatever they are about, and their results come in
 that order too: so a relay that has asked for a message to be kept, and then asks what is kept, is told of it.
 
-All times are Unix seconds. Nothing here is refused with an exception; a result says what has become of it. A store that
-can do its work no longer never calls ``done`` again, and ends the process in its own way.
+All times are Unix seconds. Nothing here is refused with an exception; a result says what has become of it. A result
+comes when what it says would survive a crash. A store that has no room for a message says so, and goes on; one that can
+do its work no longer never calls ``done`` again, and ends the process in its own way.
 """
 
 from __future__ import annotations
@@ -35,12 +36,18 @@ class Account(NamedTuple):
     epoch: int | None = None
 
 
+class NoAccount(Enum):
+    """There is no such account, or none any more."""
+
+    NO_ACCOUNT = auto()
+
+
 class Registered(Enum):
     """What has become of a registration."""
 
     DONE = auto()
     KNOWN = auto()  # the id has an account already; nothing has changed
-    INVITE_REQUIRED = auto()  # none, or one that was never given out
+    INVITE_REQUIRED = auto()  # none, or one that was never given out, was withdrawn, or has expired
     INVITE_USED = auto()
     NAME_TAKEN = auto()
 
@@ -57,13 +64,18 @@ class Accounts(Protocol):
     def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
         """Create an account and spend its invitation, both or neither.
 
-        The invitation is looked at first: who has none learns nothing of the names.
+        The invitation is looked at first: who has none learns nothing of the names. Whether it has expired is judged
+        by the time at which the account is created.
 
         :param invitation: its hash, or None where none is needed.
         """
 
-    def connected(self, account: str, epoch: int | None, done: Done[int | None]) -> None:
-        """Note the epoch of a connect; gives the highest of those before it. An epoch never goes down."""
+    def connected(self, account: str, epoch: int | None, done: Done[int | NoAccount | None]) -> None:
+        """Note the epoch of a connect; gives the highest of those before it. An epoch never goes down.
+
+        ``NO_ACCOUNT``, and nothing is noted, when there is no such account: it may have been deleted since it was
+        found.
+        """
 
     def everyone(self, done: Done[Sequence[Account]]) -> None:
         """All accounts, by name."""
@@ -75,11 +87,40 @@ class Accounts(Protocol):
         """
 
 
-class Invitations(Protocol):
-    """Invitations, by their hashes alone: who reads the store cannot use them. Each is good once."""
+class Invitation(NamedTuple):
+    """One that was given out.
 
-    def invite(self, invitation: bytes, done: Done[None]) -> None:
-        """Take note of one that is given out."""
+    :ivar hash: of its token, 32 bytes.
+    :ivar uses: for so many more accounts; 0 when it is spent.
+    :ivar expires: good before that; None for ever.
+    """
+
+    hash: bytes
+    uses: int = 1
+    expires: int | None = None
+
+
+class Invitations(Protocol):
+    """Invitations, by their hashes alone: who reads the store cannot use them.
+
+    Of the spent ones the newest 10,000 are remembered as such, and expired ones are forgotten with the next
+    registration: what an operator gives out, and nobody uses, is all that may grow.
+    """
+
+    def invite(self, invitation: bytes, done: Done[None], *, uses: int = 1, expires: int | None = None) -> None:
+        """Take note of one that is given out; instead of what was known of it, if it was given out before.
+
+        :param uses: at least 1.
+        """
+
+    def invitation(self, invitation: bytes, done: Done[Invitation | None]) -> None:
+        """One of them, spent or not; None when it is not known."""
+
+    def invitations(self, done: Done[Sequence[Invitation]]) -> None:
+        """Those that are not spent, oldest first."""
+
+    def withdraw(self, invitation: bytes, done: Done[bool]) -> None:
+        """It is good no longer, as if it had never been given out; False when it was not known."""
 
 
 class Published(NamedTuple):
@@ -163,6 +204,7 @@ class Kept(Enum):
     STORED = auto()
     KNOWN = auto()  # accepted before, under this mid: not kept twice
     FULL = auto()
+    UNAVAILABLE = auto()  # the store has no room on its disk: later it may
     NOBODY = auto()  # there is no account of the recipient's id
 
 

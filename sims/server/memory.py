@@ -12,8 +12,10 @@ from sims.server.interfaces import (
     Account,
     Done,
     Facts,
+    Invitation,
     Kept,
     Letter,
+    NoAccount,
     Published,
     Quota,
     Registered,
@@ -27,6 +29,8 @@ MAX_SPENT = 1000
 MAX_FACTS = 300
 #: So many mids are remembered of one mailbox, the newest.
 MAX_MIDS = 50_000
+#: So many spent invitations are remembered, the newest.
+MAX_SPENT_INVITATIONS = 10_000
 
 
 @dataclass
@@ -98,7 +102,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
         self._names: dict[str, str] = {}
-        self._invitations: dict[bytes, bool] = {}  # hash -> whether it is spent
+        self._invitations: OrderedDict[bytes, Invitation] = OrderedDict()  # by hash, oldest first
+        self._spent: OrderedDict[bytes, None] = OrderedDict()
         self._keys: dict[str, _Keys] = {}
         self._boxes: dict[str, _Box] = {}
         self._number = 0
@@ -111,9 +116,25 @@ class MemoryStore:
     def find_name(self, name: str, done: Done[Account | None]) -> None:
         done(self._accounts.get(self._names.get(name, "")))
 
-    def invite(self, invitation: bytes, done: Done[None]) -> None:
-        self._invitations[invitation] = False
+    def invite(self, invitation: bytes, done: Done[None], *, uses: int = 1, expires: int | None = None) -> None:
+        self._withdraw(invitation)
+        self._invitations[invitation] = Invitation(invitation, uses, expires)
         done(None)
+
+    def invitation(self, invitation: bytes, done: Done[Invitation | None]) -> None:
+        done(Invitation(invitation, 0) if invitation in self._spent else self._invitations.get(invitation))
+
+    def invitations(self, done: Done[Sequence[Invitation]]) -> None:
+        done([*self._invitations.values()])
+
+    def withdraw(self, invitation: bytes, done: Done[bool]) -> None:
+        done(self._withdraw(invitation))
+
+    def _withdraw(self, invitation: bytes) -> bool:
+        known = invitation in self._invitations or invitation in self._spent
+        self._invitations.pop(invitation, None)
+        self._spent.pop(invitation, None)
+        return known
 
     def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
         done(self._register(account, invitation))
@@ -122,26 +143,41 @@ class MemoryStore:
         if account.id in self._accounts:
             return Registered.KNOWN
         if invitation is not None:
-            spent = self._invitations.get(invitation)
-            if spent is None:
-                return Registered.INVITE_REQUIRED
-            if spent:
+            self._expire_invitations(account.created)
+            if invitation in self._spent:
                 return Registered.INVITE_USED
+            if invitation not in self._invitations:
+                return Registered.INVITE_REQUIRED
         if account.name in self._names:
             return Registered.NAME_TAKEN
         if invitation is not None:
-            self._invitations[invitation] = True
+            self._spend(invitation)
         self._accounts[account.id] = account
         self._names[account.name] = account.id
         self._boxes[account.id] = _Box()
         return Registered.DONE
 
-    def connected(self, account: str, epoch: int | None, done: Done[int | None]) -> None:
+    def _expire_invitations(self, now: int) -> None:
+        for found in [*self._invitations.values()]:
+            if found.expires is not None and found.expires <= now:
+                del self._invitations[found.hash]
+
+    def _spend(self, invitation: bytes) -> None:
+        found = self._invitations[invitation]
+        if found.uses > 1:
+            self._invitations[invitation] = found._replace(uses=found.uses - 1)
+            return
+        del self._invitations[invitation]
+        self._spent[invitation] = None
+        if len(self._spent) > MAX_SPENT_INVITATIONS:
+            self._spent.popitem(last=False)
+
+    def connected(self, account: str, epoch: int | None, done: Done[int | NoAccount | None]) -> None:
         found = self._accounts.get(account)
         if found is not None and epoch is not None:
             highest = epoch if found.epoch is None else max(epoch, found.epoch)
             self._accounts[account] = found._replace(epoch=highest)
-        done(None if found is None else found.epoch)
+        done(NoAccount.NO_ACCOUNT if found is None else found.epoch)
 
     def everyone(self, done: Done[Sequence[Account]]) -> None:
         done([self._accounts[self._names[name]] for name in sorted(self._names)])

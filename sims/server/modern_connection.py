@@ -13,18 +13,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sims import frames, inner, specs, tls
-from sims.crypto.handshake import Claim, Server
 from sims.crypto.hop import Hop
 from sims.crypto.identity import Identity
-from sims.crypto.payloads import Offer
 from sims.crypto.primitives import ModernEntropy, SystemEntropy
 from sims.errors import Code, LocalError, PeerError, malformed
 from sims.server.limits import STALL_TIMEOUT
+from sims.server.modern_handshake import Handshake
 from sims.server.rates import Addresses
 from sims.server.registration import Admitted
-from sims.server.turns import Turns
+from sims.server.turns import Turns, described
 from sims.specs import ModernSpec
-from sims.strictjson import Octets, Octets32
 from sims.transport import FrameReceiver
 
 #: How often the server looks whether keys have become too old, seconds.
@@ -59,18 +57,15 @@ class ModernConnection(FrameReceiver):
         self._address = address
         self._factory = factory
         self._relay = factory.relay
-        self._turns = factory.turns
         self.MAX_LENGTH = int(factory.relay.limits.frame.before)
         self.frame_timeout = factory.relay.limits.handshake.frame
-        self._handshake: Server | None = None
+        self._handshake: Handshake | None = None
         self._hop: Hop | None = None
         self._failed = True  # until it is through, or the server itself ends it
         self._deadline: IDelayedCall | None = None
-        self._reasons: set[str] = set()  # why nothing is read
         self._resume: IDelayedCall | None = None
         self._unsaid: list[bytes] = []
         self._unsaid_size = 0
-        self._raw = b""  # the frame that is being taken
         self._behind = 0  # bytes written since the socket was last behind
 
     # --- the connection ---
@@ -89,12 +84,9 @@ class ModernConnection(FrameReceiver):
         if self.state is not State.SECURING:
             return
         try:
-            binding = tls.binding(self.transport, self._factory.groups)
+            self._begin(tls.binding(self.transport, self._factory.groups))
         except PeerError as error:
             self._refuse(error)
-            return
-        self.state = State.GREETING
-        self._begin(binding)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         super().connectionLost(reason)
@@ -105,11 +97,13 @@ class ModernConnection(FrameReceiver):
         try:
             found = frames.decode(frame)
             if self.state is State.OPEN and isinstance(found, frames.Box):
-                self._take(found)
+                self._take(found, len(frame))
             else:
                 self._frame(frame, found)
         except PeerError as error:
             self._refuse(error)
+        except Exception as error:
+            self.broken(error)  # the reactor would quote it
 
     def frame_too_long(self) -> None:
         self._refuse(PeerError(Code.TOO_LARGE, f"a frame of more than {self.MAX_LENGTH} bytes"))
@@ -121,68 +115,50 @@ class ModernConnection(FrameReceiver):
 
     def _begin(self, binding: bytes) -> None:
         factory = self._factory
-        self._handshake = Server(factory.identity, factory.specs, binding=binding, entropy=factory.entropy)
+        self._handshake = Handshake(factory.identity, factory.specs, binding=binding, entropy=factory.entropy)
+        self.state = State.GREETING
 
     def _frame(self, raw: bytes, frame: frames.Frame) -> None:
         handshake = self._handshake
-        match self.state, frame:
-            case State.GREETING, frames.Connect1() if handshake is not None:
-                self._greet(handshake, raw, frame)
-            case State.PROVING, frames.Connect3() if handshake is not None:
-                self._prove(handshake.accept(frame.data.sealed))
-            case _:
-                raise malformed(f"{type(frame).__name__} in state {self.state.name}")
-
-    def _greet(self, handshake: Server, raw: bytes, frame: frames.Connect1) -> None:
-        data = frame.data
-        offer = Offer(
-            version=data.version,
-            random=data.random,
-            public_key=data.public_key,
-            kem_public_key=data.kem_public_key,
-        )
-        spec, answer = handshake.answer(raw, frame.ciphers, offer)
-        self.state = State.PROVING
-        reply = frames.AnswerData(
-            random=Octets32(answer.random),
-            public_key=Octets32(answer.public_key),
-            kem_ciphertext=frames.KemCiphertext(answer.kem_ciphertext),
-            sealed=Octets(answer.sealed),
-        )
-        self._say(frames.encode(frames.Connect2(ciphers=spec.name, data=reply)))
-
-    def _prove(self, claim: Claim) -> None:
-        self.state = State.ADMITTING
-        self.id = claim.id
-        self._relay.admit(claim, self._admitted)
-        if self.state is State.ADMITTING:
-            self._hold("admission")
+        if self.state is State.GREETING and handshake is not None:
+            answer = handshake.answer(raw, frame)
+            self.state = State.PROVING
+            self._say(answer)
+        elif self.state is State.PROVING and handshake is not None:
+            claim = handshake.accept(frame)
+            self.state = State.ADMITTING
+            self.id = claim.id
+            self._relay.admit(claim, self._admitted)
+            if self.state is State.ADMITTING:
+                self.hold("admission")
+        else:
+            raise malformed(f"{type(frame).__name__} in state {self.state.name}")
 
     def _admitted(self, result: Admitted | Code) -> None:
         handshake = self._handshake
         if self.state is not State.ADMITTING or handshake is None:
             return  # it went away meanwhile
-        self._unhold("admission")
+        self.release("admission")
         self._cancel_deadline()
         self._handshake = None
         if isinstance(result, Code):
-            self._say(_fourth(handshake.refuse(result)))
+            self._say(handshake.refuse(result))
             self._end(f"refused: {result}")
             return
         factory = self._factory
-        sealed, self._hop = handshake.welcome(
-            result.name, self._relay.limits.told(), int(factory.wall()), factory.seconds(), result.epoch
-        )
-        self._say(_fourth(sealed))
+        told = self._relay.limits.told()
+        welcome, self._hop = handshake.welcome(result, told, time=int(factory.wall()), now=factory.seconds())
+        self._say(welcome)
         self.state = State.OPEN
         self._failed = False
         self.MAX_LENGTH = int(self._relay.limits.frame.after)
-        self.log.info("client {id} connected from {address}", id=self.id, address=self._address)
+        self._note("client {id} connected from {address}")
         self._relay.join(self)
 
     # --- the hop ---
 
-    def _take(self, box: frames.Box) -> None:
+    def _take(self, box: frames.Box, size: int) -> None:
+        """Take a box that came in a frame of so many bytes."""
         hop = self._hop
         if hop is None:
             raise malformed("a box, and no hop")
@@ -198,12 +174,18 @@ class ModernConnection(FrameReceiver):
             self._say(frames.encode_box(*reply))
         # A step of a rekey costs as a message does.
         pause = self._relay.charge(self, 1) if plaintext is None else self._relay.receive(self, plaintext)
-        if len(self._raw) - len(box.ciphertext) * 4 // 3 > SPARE:
-            pause = max(pause, self._relay.charge(self, len(self._raw) // 4096))  # most of the frame is something else
+        if size - len(box.ciphertext) * 4 // 3 > SPARE:
+            pause = max(pause, self._relay.charge(self, size // 4096))  # much of the frame is something else
+        if self._unsaid_size >= self._relay.limits.unacknowledged.unsent:
+            self.push()  # so that who asks for much in one breath is not read on before he takes it
         if pause and self.state is State.OPEN:
-            self._hold("rate")
+            self.hold("rate")
             if self._resume is None:
                 self._resume = self.clock.callLater(pause, self._resumed)
+
+    def _resumed(self) -> None:
+        self._resume = None
+        self.release("rate")
 
     def check_keys(self, now: float) -> None:
         """Close a client that uses its keys for too long, and says nothing that would show it."""
@@ -225,9 +207,21 @@ class ModernConnection(FrameReceiver):
             box = self._hop.seal(message)
         except LocalError as error:
             # Whoever caused it is somebody else, whose turn must not end with it.
-            self.log.error("a message to {id} could not be sealed: {code}", id=self.id, code=error.code)
+            self.log.error("a message could not be sealed: {code}", code=error.code)
+            return
+        except Exception as error:
+            # Not within their turn: the relay is in the middle of something.
+            self.clock.callLater(0, self.broken, error)
             return
         self._say(frames.encode_box(*box))
+
+    def broken(self, error: Exception) -> None:
+        """Close, for something that nobody has thought of; nothing once it is closed."""
+        if self.state is State.CLOSED:
+            return
+        self._factory.failed(error)
+        self._leave()
+        self.abort()
 
     def close(self, code: Code | None = None) -> None:
         """Tell it why, if there is something to tell, let it read what it was sent, and close."""
@@ -248,14 +242,14 @@ class ModernConnection(FrameReceiver):
         if self._finished:
             return
         if not self._unsaid:
-            self._turns.unsaid.add(self)
-            self._turns.wake()
+            self._factory.turns.unsaid.add(self)
+            self._factory.turns.wake()
         self._unsaid.append(frame)
         self._unsaid_size += len(frame) + len(frames.TERMINATOR)
 
     def push(self) -> None:
         """Write what was said."""
-        self._turns.unsaid.discard(self)
+        self._factory.turns.unsaid.discard(self)
         if not self._unsaid:
             return
         said, self._unsaid = self._unsaid, []
@@ -272,29 +266,14 @@ class ModernConnection(FrameReceiver):
             return
         if self.write_blocked:
             # Whatever it sends may be answered: it waits for its own reading.
-            self._hold("writing")
+            self.hold("writing")
             if self._deadline is None:
                 self._deadline = self.clock.callLater(STALL_TIMEOUT, self._stalled)
         else:
             self._behind = 0
             self._cancel_deadline()
-            self._unhold("writing")
+            self.release("writing")
             self._relay.drained(self)
-
-    # --- reading ---
-
-    def _hold(self, reason: str) -> None:
-        self._reasons.add(reason)
-        self.hold()
-
-    def _unhold(self, reason: str) -> None:
-        self._reasons.discard(reason)
-        if not self._reasons:
-            self.release()
-
-    def _resumed(self) -> None:
-        self._resume = None
-        self._unhold("rate")
 
     # --- the end ---
 
@@ -304,7 +283,7 @@ class ModernConnection(FrameReceiver):
 
     def _stalled(self) -> None:
         self._deadline = None
-        self.log.info("client {id} takes nothing any more: closed", id=self.id)
+        self._note("client {id} takes nothing any more: closed")
         self._leave()
         self.abort()
 
@@ -319,13 +298,19 @@ class ModernConnection(FrameReceiver):
         self._end(f"{error.code}: {error.text}"[:_MAX_REASON])
 
     def _end(self, why: str) -> None:
-        self.log.info("closed {address}: {why}", address=self._address, why=why)
+        who = self._address if self._factory.log_connections else "a connection"
+        self.log.info("closed {who}: {why}", who=who, why=why)
         self.push()
         self._leave()
         if self.write_blocked:
             self.abort()
         else:
             self.finish()
+
+    def _note(self, what: str) -> None:
+        """For the log, if it is to say who is here when."""
+        if self._factory.log_connections:
+            self.log.info(what, id=self.id, address=self._address)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
@@ -343,11 +328,7 @@ class ModernConnection(FrameReceiver):
         self._unsaid_size = 0
         if was is State.OPEN:
             self._relay.leave(self)
-            self.log.info("client {id} left", id=self.id)
-
-
-def _fourth(sealed: bytes) -> bytes:
-    return frames.encode(frames.Connect4(data=frames.SealedData(sealed=Octets(sealed))))
+            self._note("client {id} left")
 
 
 class ModernServerFactory(Factory[ModernConnection]):
@@ -356,6 +337,7 @@ class ModernServerFactory(Factory[ModernConnection]):
     :param turns: what all factories of one relay have in common.
     :param secured: behind TLS, so that each waits for its handshake.
     :param wall: Unix seconds.
+    :param log_connections: whether the log says who connects from where, who leaves, and whose connection is closed.
     :ivar connections: those that are open.
     """
 
@@ -373,6 +355,7 @@ class ModernServerFactory(Factory[ModernConnection]):
         groups: Sequence[str] = (tls.GROUP,),
         entropy: ModernEntropy | None = None,
         allowed: Sequence[ModernSpec] = specs.MODERN,
+        log_connections: bool = False,
     ) -> None:
         self.turns = turns
         self.relay = turns.relay
@@ -383,9 +366,11 @@ class ModernServerFactory(Factory[ModernConnection]):
         self.groups = groups
         self.entropy = entropy or SystemEntropy()
         self.specs = allowed
+        self.log_connections = log_connections
         self.connections: set[ModernConnection] = set()
         self._addresses = addresses
         self._secured = secured
+        turns.failed = self.failed
 
     def buildProtocol(self, addr: IAddress | None) -> ModernConnection | None:
         address = str(getattr(addr, "host", addr))
@@ -402,6 +387,10 @@ class ModernServerFactory(Factory[ModernConnection]):
         self._addresses.left(address)
         if failed:
             self._addresses.failed(address)
+
+    def failed(self, error: Exception) -> None:
+        """Something has gone wrong, with one connection or in a turn of all: say where that was."""
+        ModernConnection.log.error("something has gone wrong: {what}", what=described(error))
 
     def check_keys(self) -> None:
         """To be called every :data:`ROUNDS` seconds."""

@@ -25,6 +25,8 @@ from sims.server.registration import Admitted, Mode, admit
 MAX_LIST = 60_000
 #: Bytes of a bundle.
 MAX_BUNDLE = 8192
+#: What an answer that may fill a box costs while nobody knows how long it is: one for each 4096 bytes.
+LONG_REPLY = 16
 
 
 class Member(Reader, Protocol):
@@ -96,9 +98,25 @@ class ModernRelay:
 
     def leave(self, member: Member) -> None:
         """Somebody is gone; again does no harm."""
-        if self._members.get(member.id) is member:
+        if self._is_here(member):
             del self._members[member.id]
             self._delivery.leave(member)
+
+    def accounts_changed(self) -> None:
+        """Somebody else may have deleted accounts: let those go who have none any more."""
+
+        def known(accounts: Sequence[Account]) -> None:
+            # Whoever is here by now was let in before this was answered, and so before it was asked.
+            there = {account.id for account in accounts}
+            for gone in [member for member in self._members.values() if member.id not in there]:
+                self._account_gone(gone)
+
+        self._store.everyone(known)
+
+    def _account_gone(self, member: Member) -> None:
+        self._delivery.forget(member.id)
+        self.leave(member)
+        member.close()
 
     # --- what they ask for ---
 
@@ -107,12 +125,11 @@ class ModernRelay:
 
         What is wrong with it is told, and the connection goes on.
         """
-        if self._members.get(member.id) is not member:
-            return 0.0  # replaced, or its account deleted, with something still on the way
+        if not self._is_here(member):
+            return self._spend(member)  # replaced, or its account deleted, with something still on the way
         common = inner.common(plaintext)
         if isinstance(common, inner.Ack):
-            self._delivery.acknowledge(member, common.data.mids)
-            return 0.0
+            return self._acknowledge(member, common)
         # What has to be looked at value by value costs by its size, an acknowledgement too.
         cost = 1.0 + len(plaintext) // 4096
         if common is not None:
@@ -125,7 +142,7 @@ class ModernRelay:
             return self._spend(member, cost)
         match message:
             case inner.Ack():
-                self._delivery.acknowledge(member, message.data.mids)
+                self._delivery.acknowledge(member, message.data.mids)  # written as ours are not: it costs
             case inner.ClientCom() | inner.ClientConnect():
                 self._send(member, message, inner.encode(message))
             case inner.Publish():
@@ -134,8 +151,10 @@ class ModernRelay:
             case inner.Fetch():
                 self._fetch(member, message)
             case inner.ListRequest():
+                cost += LONG_REPLY
                 self._list(member, message)
             case inner.AboutRequest():
+                cost += LONG_REPLY
                 self._store.facts(member.id, partial(self._about, member, message.mid))
             case inner.Delete():
                 self._delete(member, message)
@@ -167,6 +186,10 @@ class ModernRelay:
                     member.deliver(inner.encode(inner.Ack(data=inner.AckData(mids=some))))
 
     # --- messages ---
+
+    def _acknowledge(self, member: Member, message: inner.Ack) -> float:
+        # What somebody is given is not his doing, so an answer to it is free; any other is one more thing to look at.
+        return 0.0 if self._delivery.acknowledge(member, message.data.mids) else self._spend(member)
 
     def _send(self, member: Member, message: inner.Relayed | inner.Com, encoded: bytes) -> None:
         if message.src != member.id:
@@ -245,7 +268,7 @@ class ModernRelay:
                 self._refuse(member, mid, Code.UNKNOWN_RECIPIENT)
             elif owner == member.id:
                 taken(published, None)  # one's own one-time keys are for others
-            else:
+            elif self._is_here(member):  # or else nobody would get the key
                 self._store.take(owner, member.id, int(self._wall()), partial(taken, published))
 
         def taken(published: Published, key: bytes | None) -> None:
@@ -267,7 +290,7 @@ class ModernRelay:
                     break
                 listed.append(entry)
             data = inner.ListData(clients=tuple(listed))
-            member.deliver(inner.encode(inner.ListReply(mid=message.mid, data=data)))
+            self._reply(member, inner.encode(inner.ListReply(mid=message.mid, data=data)))
 
         if self._directory:
             self._store.everyone(reply)
@@ -275,12 +298,21 @@ class ModernRelay:
             reply(())
 
     def _about(self, member: Member, mid: bytes | UnsetType, facts: Facts) -> None:
-        member.deliver(inner.encode(inner.AboutReply(mid=mid, data=inner.AboutData(facts=facts))))
+        self._reply(member, inner.encode(inner.AboutReply(mid=mid, data=inner.AboutData(facts=facts))))
+
+    def _reply(self, member: Member, reply: bytes) -> None:
+        """Answer what cost as much as the longest answer: it costs as much as this one."""
+        member.deliver(reply)
+        self._spend(member, len(reply) // 4096 - LONG_REPLY)
 
     def _delete(self, member: Member, message: inner.Delete) -> None:
         def done(_: None) -> None:
+            # Whoever came with the same identity meanwhile was let in to the account that there was.
+            later = self._members.get(member.id)
+            if later is not None and later is not member:
+                self._account_gone(later)
             member.deliver(inner.encode(inner.Ack(data=inner.AckData(mids=(message.mid,)))))
-            member.close()
+            self._account_gone(member)
 
         # Whoever still sends to this account learns that there is none; so it leaves after the account has gone.
         self._store.delete(member.id, done)
@@ -289,6 +321,9 @@ class ModernRelay:
     def _refuse(self, member: Member, mid: bytes | UnsetType, code: Code, after: int | UnsetType = UNSET) -> None:
         data = inner.ErrorData(code=code.value, mid=mid, after=after)
         member.deliver(inner.encode(inner.Error(mid=mid, data=data)))
+
+    def _is_here(self, member: Member) -> bool:
+        return self._members.get(member.id) is member
 
     def charge(self, member: Member, cost: float) -> float:
         """What a member has done besides is taken from its sends; gives the seconds for which nothing more is read."""

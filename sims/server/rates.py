@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable
 from ipaddress import IPv6Address, ip_address
 from math import ceil, inf
@@ -10,6 +11,9 @@ from typing import Generic, TypeVar
 from sims.server.limits import Connections, Rate
 
 K = TypeVar("K", bound=Hashable)
+
+#: An IPv4 address, as the system writes it, where it may also be an IPv6 one: most are of this kind.
+_IPV4 = re.compile(r"(?:::ffff:)?([0-9]{1,3}(?:\.[0-9]{1,3}){3})", re.ASCII)
 
 
 class Bucket:
@@ -121,6 +125,9 @@ class Addresses:
 
 def network(address: str) -> str:
     """What counts as one: an IPv4 address, an IPv6 /64; anything else is what it is."""
+    plain = _IPV4.fullmatch(address)
+    if plain is not None:
+        return plain[1]
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

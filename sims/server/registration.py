@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sims.crypto.handshake import Claim
 from sims.errors import Code, PeerError
-from sims.server.interfaces import Account, Accounts, Registered
+from sims.server.interfaces import Account, Accounts, NoAccount, Registered
 from sims.server.names import prepare
 
 TOKEN_SIZE = 16
@@ -76,8 +76,11 @@ def admit(store: Accounts, mode: Mode, claim: Claim, now: int, done: Callable[[A
             done(_CODES[result])
 
     def welcome(account: Account, *, invitation: bool) -> None:
-        def connected(epoch: int | None) -> None:
-            done(Admitted(account.name, epoch, invitation))
+        def connected(epoch: int | NoAccount | None) -> None:
+            if isinstance(epoch, NoAccount):
+                store.find(claim.id, found)  # it was deleted since it was found: nobody is known by this id
+            else:
+                done(Admitted(account.name, epoch, invitation))
 
         store.connected(account.id, claim.epoch, connected)
 

@@ -45,6 +45,7 @@ from sims.server.modern_relay import ModernRelay
 from sims.server.rates import Addresses
 from sims.server.registration import Mode
 from sims.server.relay import Relay
+from sims.server.sqlite import SqliteStore
 from sims.server.turns import Turns
 
 BACKLOG = 512
@@ -76,6 +77,8 @@ class Settings:
 
     :ivar host: of its links, instead of what it finds out.
     :ivar certificate: the files of a certificate and its key, instead of the ones that it makes.
+    :ivar log_connections: the log says who connects from where to sims/2, and leaves when.
+    :ivar memory: nothing is kept over the end of the server but what it is.
     """
 
     folder: Path
@@ -87,6 +90,8 @@ class Settings:
     certificate: tuple[Path, Path] | None = None
     groups: tuple[str, ...] = (tls.GROUP,)
     directory: bool = False
+    log_connections: bool = False
+    memory: bool = False
 
 
 class RelayServer(Service):
@@ -107,7 +112,6 @@ class RelayServer(Service):
         announce: Callable[[str], None],
         announce_link: Callable[[ServerLink], None],
         failed: Callable[[str], None],
-        store: Store | None = None,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
@@ -115,11 +119,14 @@ class RelayServer(Service):
         self._announce = announce
         self._announce_link = announce_link
         self._failed = failed
-        self._store = store or MemoryStore()
+        self._store: Store = MemoryStore()
+        self._store_closes = self._store_ended = False
+        self._store_awaited: list[Deferred[None]] = []
         self._folder = Folder(settings.folder)
         self._addresses = Addresses(settings.limits.connections, time.monotonic)
         self._seed = SeedServerFactory(Relay(), self._clock, addresses=self._addresses)
         self._modern: list[ModernServerFactory] = []
+        self._relay: ModernRelay | None = None
         self._tls: tls.ServerTls | None = None
         self._links: Links | None = None
         self._ports: list[IListeningPort] = []
@@ -150,15 +157,18 @@ class RelayServer(Service):
         if any(listener.tls for listener in settings.listeners):
             self._tls = tls.ServerTls(*self._read_certificate())
             signal.signal(signal.SIGHUP, self._hung_up)
-        self._links = Links(self._store, identity.id, settings.mode, entropy, self._told)
-        relay = ModernRelay(
+        if not settings.memory:
+            self._store = self._open()
+        last = self._folder.invitation()
+        self._links = Links(self._store, identity.id, settings.mode, entropy, self._told, last)
+        self._relay = relay = ModernRelay(
             self._store,
             clock=time.monotonic,
             wall=time.time,
             limits=settings.limits,
             mode=settings.mode,
             directory=settings.directory,
-            invitation_spent=self._links.renew,
+            invitation_spent=self._links.spent,
         )
         turns = Turns(relay, self._clock, time.monotonic)
         for secured in (True, False):
@@ -171,11 +181,24 @@ class RelayServer(Service):
                 secured=secured,
                 groups=settings.groups,
                 entropy=entropy,
+                log_connections=settings.log_connections,
             )
             self._modern.append(factory)
         self._rounds = LoopingCall(self._check_keys)
         self._rounds.clock = self._clock
         self._rounds.start(ROUNDS, now=False)
+
+    def _open(self) -> SqliteStore:
+        store = SqliteStore.open(
+            self._folder.database,
+            deliver=cast("IReactorFromThreads", self._reactor).callFromThread,
+            failed=self._store_failed,
+            broken=self._store_broken,
+            foreign_change=self._store_changed,
+            life=self._settings.limits.mailbox.quota.life,
+        )
+        store.start()
+        return store
 
     def _listen(self, listener: Listener) -> IListeningPort:
         everywhere = not listener.interface and socket.has_dualstack_ipv6()
@@ -289,11 +312,40 @@ class RelayServer(Service):
         def stop(port: IListeningPort) -> Deferred[None]:
             return port.stopListening() or succeed(None)
 
-        def stopped(_: object) -> None:
-            self._store.close(lambda _: None)
+        def unlock(_: object) -> None:
             self._folder.unlock()
 
-        return gatherResults([stop(port) for port in ports], consumeErrors=True).addCallback(stopped)
+        stopped: Deferred[Any] = gatherResults([stop(port) for port in ports], consumeErrors=True)
+        return stopped.addCallback(lambda _: self._close_store()).addCallback(unlock)
+
+    def _close_store(self) -> Deferred[None]:
+        """Have the store end; comes when it has, or can do nothing any more."""
+        ended: Deferred[None] = Deferred()
+        self._store_awaited.append(ended)
+        if self._store_ended:
+            self._store_over()
+        elif not self._store_closes:
+            self._store_closes = True
+            self._store.close(lambda _: self._store_over())
+        return ended
+
+    def _store_over(self) -> None:
+        self._store_ended = True
+        awaited, self._store_awaited = self._store_awaited, []
+        for ended in awaited:
+            ended.callback(None)
+
+    def _store_failed(self, reason: str) -> None:
+        self._store_over()
+        self._give_up([reason])
+
+    def _store_changed(self) -> None:
+        """``sims-admin`` has changed something: maybe it has removed somebody who is connected."""
+        if self._relay is not None:
+            self._relay.accounts_changed()
+
+    def _store_broken(self, error: Exception) -> None:
+        self.log.failure("the store could not do something", failure=Failure(error))
 
 
 def _reason(failure: Failure) -> str:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from sims.server.interfaces import Account, Done, Facts, Kept, Letter, Published, Quota, Registered
+from sims.server.interfaces import (
+    Account,
+    Done,
+    Facts,
+    Invitation,
+    Kept,
+    Letter,
+    NoAccount,
+    Published,
+    Quota,
+    Registered,
+)
 from sims.server.memory import MemoryStore
 
 
@@ -59,7 +71,7 @@ class LateStore:
     def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
         self._later(self.stored.register, account, invitation, done)
 
-    def connected(self, account: str, epoch: int | None, done: Done[int | None]) -> None:
+    def connected(self, account: str, epoch: int | None, done: Done[int | NoAccount | None]) -> None:
         self._later(self.stored.connected, account, epoch, done)
 
     def everyone(self, done: Done[Sequence[Account]]) -> None:
@@ -68,8 +80,17 @@ class LateStore:
     def delete(self, account: str, done: Done[None]) -> None:
         self._later(self.stored.delete, account, done)
 
-    def invite(self, invitation: bytes, done: Done[None]) -> None:
-        self._later(self.stored.invite, invitation, done)
+    def invite(self, invitation: bytes, done: Done[None], *, uses: int = 1, expires: int | None = None) -> None:
+        self._later(partial(self.stored.invite, uses=uses, expires=expires), invitation, done)
+
+    def invitation(self, invitation: bytes, done: Done[Invitation | None]) -> None:
+        self._later(self.stored.invitation, invitation, done)
+
+    def invitations(self, done: Done[Sequence[Invitation]]) -> None:
+        self._later(self.stored.invitations, done)
+
+    def withdraw(self, invitation: bytes, done: Done[bool]) -> None:
+        self._later(self.stored.withdraw, invitation, done)
 
     def bundle(self, owner: str, done: Done[Published | None]) -> None:
         self._later(self.stored.bundle, owner, done)

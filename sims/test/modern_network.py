@@ -44,6 +44,18 @@ def mid_of(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
+class Factory(ModernServerFactory):
+    """Makes the server's end of connections, and keeps what has gone wrong with one in a way that none may."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.failures: list[Exception] = []
+
+    def failed(self, error: Exception) -> None:
+        self.failures.append(error)
+        super().failed(error)
+
+
 class ModernNetwork(Network):
     """A network whose server speaks sims/2 over plain TCP.
 
@@ -75,7 +87,7 @@ class ModernNetwork(Network):
         )
         self.turns = Turns(self.modern_relay, self.clock, self.clock.seconds)
         self.addresses = Addresses(limits.connections, self.clock.seconds)
-        self.modern = ModernServerFactory(
+        self.modern = Factory(
             self.turns, self.identity, self.addresses, clock=self.clock, wall=self.wall, secured=False
         )
 

@@ -73,6 +73,7 @@ class FragileStore(MemoryStore):
         found = FragileStore()
         found._saved = self.load()
         found._seen = dict(self._seen)
+        found._history = self._history.copy()
         return found
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from sims.server.interfaces import Account, Kept, Letter, Published, Quota, Registered, Store
+from sims.server.interfaces import (
+    Account,
+    Invitation,
+    Kept,
+    Letter,
+    NoAccount,
+    Published,
+    Quota,
+    Registered,
+    Store,
+)
 
 if TYPE_CHECKING:  # a mixin: the test case comes with the class that uses it
     from unittest import TestCase as Base
@@ -115,6 +126,51 @@ class StoreContract(Base):
         self.assertIs(self.ask(self.store.register, other, b"i" * 32), Registered.INVITE_USED)
         self.assertIsNone(self.ask(self.store.find_name, "fay"))
 
+    def invite(self, token: bytes, uses: int = 1, expires: int | None = None) -> bytes:
+        """Have an invitation given out."""
+        self.ask(partial(self.store.invite, uses=uses, expires=expires), token * 32)
+        return token * 32
+
+    def come(self, number: int, invitation: bytes, now: int = NOW) -> Registered:
+        """Somebody new."""
+        new = account(f"{number:032}", f"n{number}")._replace(created=now)
+        result: Registered = self.ask(self.store.register, new, invitation)
+        return result
+
+    def test_an_invitation_for_several(self) -> None:
+        """It is good as often as was said."""
+        several = self.invite(b"i", uses=3)
+        self.assertEqual(self.ask(self.store.invitation, several), Invitation(several, 3))
+        self.assertEqual([self.come(n, several) for n in range(4)], [Registered.DONE] * 3 + [Registered.INVITE_USED])
+        self.assertEqual(self.ask(self.store.invitation, several).uses, 0)
+
+    def test_an_invitation_expires(self) -> None:
+        """From that second on it is as one that was never given out, whatever is left of it."""
+        late = self.invite(b"i", uses=5, expires=NOW + 10)
+        self.assertIs(self.come(1, late, NOW + 9), Registered.DONE)
+        self.assertIs(self.come(2, late, NOW + 10), Registered.INVITE_REQUIRED)
+        self.assertIsNone(self.ask(self.store.find, f"{2:032}"))
+        self.assertEqual([*self.ask(self.store.invitations)], [])
+
+    def test_invitations_are_listed(self) -> None:
+        """Those that are good, as far as is known, oldest first."""
+        first, spent, last = self.invite(b"z"), self.invite(b"b"), self.invite(b"a", 2, NOW + 99)
+        self.come(1, spent)
+        self.assertEqual(
+            [*self.ask(self.store.invitations)], [Invitation(first, 1, None), Invitation(last, 2, NOW + 99)]
+        )
+        self.assertIsNone(self.ask(self.store.invitation, b"?" * 32))
+
+    def test_an_invitation_is_withdrawn(self) -> None:
+        one, other = self.invite(b"i", uses=2), self.invite(b"j")
+        self.come(1, one)
+        self.assertIs(self.ask(self.store.withdraw, one), True)
+        self.assertIs(self.ask(self.store.withdraw, one), False)
+        self.assertIs(self.come(2, one), Registered.INVITE_REQUIRED)
+        self.assertIs(self.come(2, other), Registered.DONE)
+        self.invite(b"j")  # given out anew
+        self.assertIs(self.come(3, other), Registered.DONE)
+
     def test_who_has_no_invitation_learns_no_name(self) -> None:
         self.assertIs(self.ask(self.store.register, account(EVE, "ann"), b"j" * 32), Registered.INVITE_REQUIRED)
 
@@ -128,8 +184,15 @@ class StoreContract(Base):
         for epoch, before in ((None, None), (5, None), (3, 5), (None, 5), (2**64 - 1, 5), (6, 2**64 - 1)):
             self.assertEqual(self.ask(self.store.connected, ANN, epoch), before)
         self.assertEqual(self.ask(self.store.find, ANN).epoch, 2**64 - 1)
-        self.assertIsNone(self.ask(self.store.connected, EVE, 7))
+        self.assertEqual(self.ask(self.store.find_name, "ann").epoch, 2**64 - 1)
+
+    def test_epoch_of_nobody(self) -> None:
+        """A connect does not make an account, nor bring one back that was deleted after it was found."""
+        self.assertIs(self.ask(self.store.connected, EVE, 7), NoAccount.NO_ACCOUNT)
         self.assertIsNone(self.ask(self.store.find, EVE))
+        self.ask(self.store.delete, ANN)
+        self.assertIs(self.ask(self.store.connected, ANN, None), NoAccount.NO_ACCOUNT)
+        self.assertIsNone(self.ask(self.store.find, ANN))
 
     def test_delete(self) -> None:
         """Everything on somebody goes, the name is free, and what they sent is still others'."""

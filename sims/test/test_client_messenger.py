@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from sims import specs
 from sims.client import events
+from sims.client.commands import MAX_TEXT
 from sims.client.events import Contact, Delivery
-from sims.client.messenger import MAX_TEXT
 from sims.client.outbox import TEXT_LIFE
 from sims.errors import Code, LocalError
 from sims.server.limits import Mailbox

@@ -114,8 +114,8 @@ class InviteTests(WorldTestCase):
         def invite() -> str:
             if next(asked) < stale:
                 return self.tokens[0]
-            spent = self.world.store._invitations  # type: ignore[attr-defined]
-            return next(token for token in self.tokens if not spent[hashed(token)])
+            spent = self.world.store._spent  # type: ignore[attr-defined]
+            return next(token for token in self.tokens if hashed(token) not in spent)
 
         return invite
 

@@ -176,7 +176,7 @@ class VaultTests(Contract, SynchronousTestCase):
     def test_of_another_version(self) -> None:
         self.vault._database.execute("pragma user_version = 99")
         self.vault.close()
-        self.refused("another version", "99")
+        self.refused("newer version", "99")
 
     def test_all_or_nothing(self) -> None:
         """A change that cannot be taken as a whole changes nothing."""

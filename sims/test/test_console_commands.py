@@ -9,18 +9,25 @@ from twisted.trial.unittest import SynchronousTestCase
 from sims.console.commands import (
     HELP,
     SEED_HELP,
+    About,
     AcceptIdentity,
+    AskDeleteAccount,
     Command,
     Connect,
+    Delete,
+    DeleteAccount,
     Disconnect,
     Help,
+    History,
     ListClients,
     ListConnected,
     OwnLink,
     Quit,
+    Search,
     Send,
     Trust,
     Verify,
+    Why,
     parse_json,
     parse_text,
     ref_of,
@@ -101,6 +108,14 @@ JSON: dict[str, Command] = {
     '{"do":"disconnect","to":7,"ref":"x"}': Disconnect(to=7, ref="x"),
     '{"do":"quit","ref":"x"}': Quit(ref="x"),
     '{"do":"list","unknown":[1,{}]}': ListClients(),
+    '{"do":"history","to":"bob"}': History(to="bob"),
+    '{"do":"history","to":7,"limit":3,"before":"0b0b","ref":1}': History(to=7, limit=3, before="0b0b", ref=1),
+    '{"do":"search","text":"words"}': Search(text="words"),
+    '{"do":"search","text":"words","limit":3}': Search(text="words", limit=3),
+    '{"do":"why","id":"0b0b"}': Why(id="0b0b"),
+    '{"do":"delete","to":"bob"}': Delete(to="bob"),
+    '{"do":"about"}': About(),
+    '{"do":"delete-account","ref":"x"}': DeleteAccount(ref="x"),
 }
 NO_JSON_COMMANDS = [
     b"", b" ", b"list", b"null", b"1", b'"list"', b"[]", b'["list"]', b"{}", b'{"do":null}', b'{"do":1}', b'{"do":[]}',
@@ -113,6 +128,8 @@ NO_JSON_COMMANDS = [
     b'{"do":"list"}}', b'{"do":"list"} {"do":"quit"}', b"{'do':'list'}", b'{"do":"send","to":7,"text":"\xff"}',
     b'{"do":"send","to":7,"text":"\\ud800"}', b'{"do":"send","to":7,"text":"\n"}', b'{"do":"list","ref":NaN}',
     b'{"do":"list","x":' + b"[" * 100_000, b"[" * 100_000, b'{"do":"list","ref":' + b"9" * 5000 + b"}",
+    b'{"do":"history"}', b'{"do":"history","to":7,"limit":"3"}', b'{"do":"history","to":7,"before":1}',
+    b'{"do":"search"}', b'{"do":"why"}', b'{"do":"why","id":1}', b'{"do":"delete"}',
     b'\xef\xbb\xbf{"do":"list"}', '{"do":"list"}'.encode("utf-16"),
 ]  # fmt: skip
 
@@ -190,6 +207,49 @@ class TypedCommands(SynchronousTestCase):
             self.assertIs(type(found), type(command), line)
         for line in ("/verify", "trust", "/accept-identity", "accept-identity-"):
             refusal(LocalError, parse_text, line)
+
+    def test_of_what_was_said_and_the_account(self) -> None:
+        for line, command in (
+            ("/history bob", History(to="bob")),
+            ("/history bob 7", History(to="bob", limit=7)),
+            ("/history 7", History(to="7")),
+            ("/history anna lena 7", History(to="anna lena", limit=7)),
+            ("history-bob", History(to="bob")),
+            ("history-bob-7", History(to="bob", limit=7)),
+            ("history-anna-lena", History(to="anna-lena")),
+            ("/search well-known words", Search(text="well-known words")),
+            ("search-well-known", Search(text="well-known")),
+            ("/why 0b0b", Why(id="0b0b")),
+            ("why-0b0b", Why(id="0b0b")),
+            ("/delete bob", Delete(to="bob")),
+            ("delete-bob", Delete(to="bob")),
+            ("/about", About()),
+            ("about", About()),
+            ("/delete-account", AskDeleteAccount()),
+            ("delete-account", AskDeleteAccount()),
+            ("/delete-account yes", DeleteAccount()),
+            ("delete-account-yes", DeleteAccount()),
+            ("/delete account", Delete(to="account")),
+        ):
+            found = parse_text(line)
+            self.assertEqual(found, command, line)
+            self.assertIs(type(found), type(command), line)
+        for line in (
+            *(
+                "/history",
+                "history-",
+                "/search",
+                "search-",
+                "/why",
+                "why-",
+                "/delete",
+                "delete-",
+                "/about x",
+                "about-x",
+            ),
+            *("/delete-account no", "delete-account-no", "/delete-account yes please"),
+        ):
+            self.assertIs(refusal(LocalError, parse_text, line).code, Code.MALFORMED, line)
 
 
 class JsonCommands(SynchronousTestCase):

@@ -59,6 +59,51 @@ class ShellTests(WorldTestCase):
         (bad,) = self.do("send", to="bob", ref=8)
         self.assertEqual((bad["event"], bad["code"], bad["ref"]), ("error", "malformed", 8))
 
+    def test_what_was_said(self) -> None:
+        """History, search and why, each with its ref; then it is deleted."""
+        states = self.do("send", to="bob", text="hello world")
+        number = states[0]["id"]
+        (history,) = self.do("history", to="bob", ref=1)
+        (found,) = self.do("search", text="wor", ref=2)
+        self.assertEqual((history["event"], history["to"]["name"], history["ref"]), ("history", "bob", 1))
+        self.assertEqual((found["text"], found["messages"], found["ref"]), ("wor", history["messages"], 2))
+        (message,) = history["messages"]
+        self.assertEqual((message["id"], message["text"], message["state"]), (number, "hello world", "delivered"))
+        (why,) = self.do("why", id=number[:8], ref=3)
+        self.assertEqual((why["event"], why["id"], why["state"], why["ref"]), ("why", number, "delivered", 3))
+        self.assertEqual([*why["times"]], ["queued", "accepted", "delivered"])
+        (deleted,) = self.do("delete", to="bob", ref=4)
+        self.assertEqual((deleted["event"], deleted["peer"]["name"], deleted["ref"]), ("deleted", "bob", 4))
+        self.assertEqual(self.do("search", text="hello")[0]["messages"], [])
+        for do, fields, code in (
+            ("why", {"id": number}, "unknown-recipient"),
+            ("why", {"id": "x"}, "malformed"),
+            ("history", {"to": "bob", "limit": 0}, "malformed"),
+            ("delete", {"to": "nobody"}, "unknown-recipient"),
+        ):
+            (refused,) = self.do(do, ref=5, **fields)
+            self.assertEqual((refused["event"], refused["code"], refused["ref"]), ("error", code, 5))
+
+    def test_account(self) -> None:
+        """What the server keeps; then it is to forget us, and the console leaves."""
+        (about,) = self.do("about", ref=1)
+        self.assertEqual((about["event"], about["facts"]["name"], about["ref"]), ("about", "ann", 1))
+        (deleted,) = self.do("delete-account", ref=2)
+        self.assertEqual((deleted, self.left), ({"event": "account-deleted", "ref": 2}, [0]))
+
+    def test_a_person_is_asked_first(self) -> None:
+        """Of an account that is to be deleted: nothing happens before they have said yes."""
+        lines: list[str] = []
+        typed = Shell(json=False, clock=self.world.clock, write=lines.append, leave=self.left.append)
+        typed.client, self.ann.client.on_event = self.ann.client, typed.show
+        typed.line(b"/delete-account")
+        self.world.run_for(1)
+        self.assertIn("/delete-account yes", lines[-1])
+        self.assertEqual((len(lines), self.left), (1, []))
+        typed.line(b"/delete-account yes")
+        self.world.run_for(1)
+        self.assertEqual((lines[1:], self.left), (["* the server has forgotten you"], [0]))
+
     def test_end_of_input(self) -> None:
         """It waits for what is under way, and leaves."""
         self.shell.line(b'{"do":"send","to":"bob","text":"hello"}')

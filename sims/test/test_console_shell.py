@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -378,27 +378,56 @@ class OutputTests(PipeTestCase):
         self.assertEqual(writes, [b"0\n1\n2\n", b"3\n4\n"])
 
     def test_held_when_blocked(self) -> None:
-        """While the output is behind, nothing more is taken from the server."""
+        """While the output is more than 64 KiB behind, nothing more is taken from the server."""
         made: list[Protocol] = []
         self.patch(pipe_module, "StandardIO", made.append)
         opened = open_pipe(lambda _: self.shell, self.clock, gone=lambda: None)
         self.assertEqual(made, [opened])
         transport = StringTransport()
         opened.makeConnection(transport)
-        producer = cast("IPushProducer", transport.producer)
-        producer.pauseProducing()
+        producer = cast("IPullProducer", transport.producer)
+        self.assertFalse(transport.streaming)
+        for _ in range(2):
+            opened.write("x" * 40_000)
+            self.clock.advance(0)
         self.assertEqual(self.client.calls, ["hold"])
         producer.resumeProducing()
         self.assertEqual(self.client.calls, ["hold", "release"])
         self.shell.client = None
-        producer.pauseProducing()
+        opened.write("x" * 70_000)
+        self.clock.advance(0)
         self.assertEqual(len(self.client.calls), 2)
 
     def test_blocked(self) -> None:
-        producer = cast("IPushProducer", self.transport.producer)
-        producer.pauseProducing()
-        producer.resumeProducing()
-        self.assertEqual(self.blocked, [True, False])
+        """Told once that it is behind, and once that it is not, however much is written."""
+        producer = cast("IPullProducer", self.transport.producer)
+        for _ in range(2):
+            for _ in range(5):
+                self.pipe.write("x" * 30_000)
+                self.clock.advance(0)
+            producer.resumeProducing()
+        self.assertEqual(self.blocked, [True, False] * 2)
+
+    def test_fires_when_it_is_out(self) -> None:
+        """A line counts as written when the operating system has it: neither when it is gathered, nor buffered."""
+        producer = cast("IPullProducer", self.transport.producer)
+        found: list[tuple[int, bool]] = []
+
+        def write(number: int) -> None:
+            self.pipe.write(str(number)).addCallback(lambda out: found.append((number, out)))
+
+        for number in range(3):
+            write(number)
+            if number:
+                self.clock.advance(0)
+                self.assertEqual(found, [(0, True), (1, True)][: 2 * number - 2])
+            if number == 1:
+                producer.resumeProducing()
+        write(3)
+        self.assertEqual(found, [(0, True), (1, True)])
+        self.pipe.connectionLost(Failure(ConnectionDone()))
+        write(4)
+        self.assertEqual(found[2:], [(2, False), (3, False), (4, False)])
 
     def test_nobody_reads(self) -> None:
         self.pipe.writeConnectionLost()

@@ -7,18 +7,23 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims.client.events import (
+    About,
     Connected,
     Contact,
+    Deleted,
     Delivery,
     Disconnected,
     Event,
+    History,
     IdentityChanged,
     Link,
     Listing,
     Message,
+    NotRead,
     Offline,
     Problem,
     Ready,
@@ -26,16 +31,16 @@ from sims.client.events import (
     State,
     Trusted,
     Unreadable,
+    Why,
 )
-from sims.console.view import clean, conversations_to_text, to_json, to_text
+from sims.client.plain import clean
+from sims.console.view import conversations_to_text, to_json, to_text
 from sims.errors import Code
+from sims.test.said_samples import CAME, EVE, EVE_JSON, ID, LONG, LOST, SAID_EVENTS, SENT
 
 SPEC = "ECDHE-AES128_CTR-SHA256"
 MODERN = "X25519MLKEM768-AES256_GCM-SHA384"
-ID = "kzc7jvbdvd6n52rwcfn4smvjm7j46jpl"
 BOB = Contact("8", "bob")
-EVE = Contact(ID, "eve")
-EVE_JSON = {"id": ID, "name": "eve"}
 BOB_JSON = {"id": "8", "name": "bob"}
 
 #: Every event, the object that a program reads, and the lines that a person reads.
@@ -154,6 +159,7 @@ EVENTS: list[tuple[Event, dict[str, Any], str | None]] = [
         {"event": "unreadable", "from": EVE_JSON, "id": "m3", "code": "not-authenticated"},
         "! a message of eve (kzc7jvbd...) could not be read (not-authenticated)",
     ),
+    *SAID_EVENTS,
 ]
 
 #: What a hostile peer would put in its name or in a text.
@@ -205,6 +211,12 @@ def with_hostile(hostile: str) -> list[Event]:
         Trusted(peer=peer),
         IdentityChanged(peer=peer, old=ID, new=ID),
         Unreadable(sender=peer, id="m", code=Code.INTERNAL),
+        NotRead(to=peer, id="m", again=1),
+        History(to=peer, messages=tuple(replace(one, peer=peer, text=hostile) for one in (SENT, CAME, LOST))),
+        History(text=hostile, messages=(replace(CAME, text=hostile),)),
+        Why(id=LONG, peer=peer, state="came", text="came", times={}),
+        Deleted(peer=peer),
+        About(facts={hostile: [hostile, {"a": hostile}]}),
     ]
 
 

@@ -19,10 +19,11 @@ import sims
 #: The rooms of each floor, from the ground up. A room is a module or a package; packages are named as a whole.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("sims.errors", "sims.version"),
-    ("sims.specs", "sims.strictjson", "sims.strictmsgpack"),
+    ("sims.specs", "sims.strictjson", "sims.strictmsgpack", "sims.names"),
     ("sims.messages", "sims.inner", "sims.frames"),
     ("sims.wire",),
-    ("sims.crypto", "sims.transport", "sims.tls"),
+    ("sims.crypto", "sims.transport"),
+    ("sims.tls",),
     ("sims.client", "sims.server"),
     ("sims.console",),
     ("sims",),
@@ -46,6 +47,7 @@ RESERVED: dict[str, frozenset[str]] = {
             "sims.client.connection",
             "sims.client.driver",
             "sims.client.driver_connection",
+            "sims.client.driver_shown",
             "sims.client.waiters",
             "sims.client.modern_connection",
             "sims.server.connection",

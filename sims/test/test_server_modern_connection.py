@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 
 from sims import frames, inner
 from sims.errors import Code
@@ -272,6 +274,39 @@ GARBAGE: dict[str, bytes] = {
     "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
 }
+
+
+class LogTests(SynchronousTestCase):
+    """What the log says of connections."""
+
+    def said(self, network: ModernNetwork) -> list[str]:
+        """All that is logged while somebody connects and leaves, and somebody else is refused."""
+        events: list[dict[str, Any]] = []
+        observer = cast("Any", events.append)
+        globalLogPublisher.addObserver(observer)
+        hand = Hand(network, "ann", host="192.0.2.77").connect()
+        hand.stream.loseConnection()
+        Hand(network, "eve", host="192.0.2.78").write(b"garbage")
+        network.settle()
+        globalLogPublisher.removeObserver(observer)
+        self.ann = hand.id
+        self.assertEqual(len(network.modern.connections), 0)
+        return [formatEvent(cast("Any", event)) + repr(event) for event in events]
+
+    def test_nobody(self) -> None:
+        """It does not say who was here, where and when; only why somebody had to leave."""
+        (text,) = self.said(ModernNetwork())
+        self.assertNotIn(self.ann, text)
+        self.assertNotIn("192.0.2.7", text)
+        self.assertRegex(text, r"\Aclosed a connection: malformed: ")
+
+    def test_asked_for(self) -> None:
+        network = ModernNetwork()
+        network.modern.log_connections = True
+        first, second, third = (text.partition("{")[0] for text in self.said(network))
+        self.assertEqual(first, f"client {self.ann} connected from 192.0.2.77")
+        self.assertEqual(second, f"client {self.ann} left")
+        self.assertRegex(third, r"\Aclosed 192.0.2.78: malformed: ")
 
 
 class BadInputTests(ServerTestCase):

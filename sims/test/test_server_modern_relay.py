@@ -2,135 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import msgspec
-from twisted.trial.unittest import SynchronousTestCase
 
 from sims import inner
 from sims.crypto import payloads
 from sims.crypto.handshake import Claim
-from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys
+from sims.crypto.prekeys import Bundle, OneTimeKey
 from sims.errors import Code
 from sims.server.interfaces import Account
-from sims.server.limits import Limits
-from sims.server.memory import MemoryStore
-from sims.server.modern_relay import ModernRelay
-from sims.server.registration import Admitted, Mode, hashed
+from sims.server.registration import Admitted
 from sims.test.late_store import LateStore
-from sims.test.modern_builders import Counting, person
-from sims.test.modern_network import SPECS, WALL, mid_of, publishing
+from sims.test.modern_builders import person
+from sims.test.modern_network import WALL, mid_of, publishing
+from sims.test.modern_relay_case import RelayTestCase
 
-M = TypeVar("M")
 DAY = 86_400
-
-
-class Member:
-    """Somebody who is here."""
-
-    def __init__(self, name: str) -> None:
-        self.identity = person(name)
-        self.id = self.identity.id
-        self.unsent = 0
-        self.came: list[inner.FromServer] = []
-        self.closed: list[Code | None] = []
-
-    def deliver(self, message: bytes) -> None:
-        self.came.append(inner.from_server(message))
-
-    def close(self, code: Code | None = None) -> None:
-        self.closed.append(code)
-
-    def take(self, kind: type[M]) -> M:
-        """The one message that came, which is of this kind."""
-        (found,), self.came = self.came, []
-        if not isinstance(found, kind):
-            raise AssertionError(f"{found}, not {kind}")
-        return found
-
-    def refusals(self) -> list[tuple[str, object, object]]:
-        """The errors that came: code, mid, after. A mid stands in both places."""
-        found: list[tuple[str, object, object]] = []
-        for error in self.came:
-            if not isinstance(error, inner.Error) or error.mid != error.data.mid:
-                raise AssertionError(f"{error}")
-            found.append((error.data.code, error.mid, error.data.after))
-        self.came = []
-        return found
-
-
-class RelayTestCase(SynchronousTestCase):
-    """A relay with Ann and Bob."""
-
-    limits = Limits()
-    directory = False
-
-    def setUp(self) -> None:
-        self.now = 0.0
-        self.woken = 0
-        self.begin()
-
-    def begin(self) -> None:
-        self.store = self.make_store()
-        self.relay = ModernRelay(
-            self.store,
-            clock=lambda: self.now,
-            wall=lambda: WALL + self.now,
-            limits=self.limits,
-            mode=Mode.OPEN,
-            directory=self.directory,
-        )
-        self.relay.wake = self.wake
-        self.ann, self.bob = self.join("ann"), self.join("bob")
-
-    def make_store(self) -> Any:
-        return MemoryStore()
-
-    def settle(self) -> None:
-        """Let a slow store do its work."""
-
-    def wake(self) -> None:
-        self.woken += 1
-
-    def join(self, name: str) -> Member:
-        member = Member(name)
-        results: list[Admitted | Code] = []
-        self.relay.admit(Claim(member.identity.public, name, None, None), results.append)
-        self.settle()
-        self.assertIsInstance(results[0], Admitted)
-        self.relay.join(member)
-        self.settle()
-        return member
-
-    def say(self, member: Member, message: inner.Inner | bytes) -> float:
-        """Have the relay receive a message; gives the pause that it asks for."""
-        plaintext = message if isinstance(message, bytes) else inner.encode(message)
-        pause = self.relay.receive(member, plaintext)
-        self.settle()
-        return pause
-
-    def flush(self, member: Member) -> list[bytes]:
-        """The mids that somebody is told are accepted."""
-        self.relay.flush()
-        return [mid for ack in member.came if isinstance(ack, inner.Ack) for mid in ack.data.mids]
-
-    def text(self, src: str, dst: str, number: int = 1) -> inner.ClientCom:
-        return inner.ClientCom(src=src, dst=dst, mid=mid_of(number), data=inner.pack({"header": b"h", "body": b"b"}))
-
-    def prekeys(self, member: Member, now: int = WALL) -> tuple[Bundle, list[OneTimeKey]]:
-        own, entropy = OwnPrekeys(), Counting(member.id)
-        bundle = own.make_bundle(member.identity, "x", SPECS, now=now, entropy=entropy)
-        return bundle, own.make_one_time_keys(member.identity, 3, now=now, entropy=entropy)
-
-    def publish(self, member: Member, number: int = 1) -> tuple[Bundle, list[OneTimeKey]]:
-        bundle, keys = self.prekeys(member)
-        self.say(member, publishing(number, bundle, keys))
-        self.assertIn(mid_of(number), self.flush(member))
-        member.came.clear()
-        return bundle, keys
-
-    def fetch(self, member: Member, number: int = 1, **whose: str) -> None:
-        self.say(member, inner.Fetch(mid=mid_of(number), data=inner.FetchData(**cast("Any", whose))))
 
 
 class MessageTests(RelayTestCase):
@@ -220,17 +108,32 @@ class MessageTests(RelayTestCase):
         self.join("bob").take(inner.ClientCom)
 
     def test_sends(self) -> None:
-        """200 at once; then 20 a second, by reading more slowly. Acknowledgements are free."""
+        """200 at once; then 20 a second, by reading more slowly. Acknowledgements of what was given are free."""
+        self.say(self.bob, self.text(self.bob.id, self.ann.id, 999))
         pauses = [self.say(self.ann, self.text(self.ann.id, self.bob.id, n)) for n in range(200)]
         self.assertEqual(set(pauses), {0.0})
         self.assertAlmostEqual(self.say(self.ann, self.text(self.ann.id, self.bob.id, 200)), 0.05)
-        self.assertEqual(self.say(self.ann, inner.Ack(data=inner.AckData(mids=()))), 0.0)
+        given = inner.Ack(data=inner.AckData(mids=(mid_of(999), mid_of(7))))
+        self.assertEqual(self.say(self.ann, given), 0.0)
         self.now += 0.05
         self.assertAlmostEqual(self.say(self.ann, b"rubbish"), 0.05)
         self.assertEqual(self.say(self.bob, self.text(self.bob.id, self.ann.id)), 0.0)
         self.relay.leave(self.ann)
         again = self.join("ann")
         self.assertAlmostEqual(self.say(again, inner.ListRequest()), 0.1)  # a new connection is no new credit
+
+    def test_acknowledgements_of_nothing(self) -> None:
+        """Of no mid, of one that was not given, of one twice, of somebody else's: each costs as a message does."""
+        self.say(self.ann, self.text(self.ann.id, self.bob.id))
+        self.say(self.ann, self.text(self.ann.id, self.bob.id, 2))
+        self.assertEqual(self.say(self.bob, inner.Ack(data=inner.AckData(mids=(mid_of(1),)))), 0.0)
+        for number in range(210):
+            mids = [(), (mid_of(9),), (mid_of(1),)][number % 3]
+            pause = self.say(self.bob, inner.Ack(data=inner.AckData(mids=mids)))
+        self.assertAlmostEqual(pause, 0.5)
+        self.assertEqual(self.say(self.bob, inner.Ack(data=inner.AckData(mids=(mid_of(2),)))), 0.0)
+        self.assertEqual(self.say(self.ann, inner.Ack(data=inner.AckData(mids=(mid_of(2),)))), 0.0)  # of his credit
+        self.assertEqual(len(self.flush(self.ann)), 2)
 
 
 class SlowStoreTests(MessageTests):
@@ -347,6 +250,18 @@ class PrekeyTests(RelayTestCase):
         self.assertEqual(pauses[0], 0.0)
         self.assertGreater(pauses[-1], 0.0)
 
+    def test_too_many_mids(self) -> None:
+        """As many as an acknowledgement may name are taken; one more is no message, and acknowledges nothing."""
+        many = inner.MAX_MIDS - 1
+        mids = [mid_of(number) for number in range(many + 2)]
+        self.say(self.bob, self.text(self.bob.id, self.ann.id, many))
+        self.ann.came.clear()
+        self.say(self.ann, msgspec.msgpack.encode({"type": "ack", "data": {"mids": mids}}))
+        self.assertEqual([code for code, _, _ in self.ann.refusals()], ["malformed"])
+        self.assertEqual(self.flush(self.bob), [])
+        self.say(self.ann, inner.Ack(data=inner.AckData(mids=tuple(mids[:-1]))))
+        self.assertEqual(self.flush(self.bob), [mid_of(many)])
+
     def test_too_many(self) -> None:
         """More than 40 at once is no message."""
         bundle, keys = self.prekeys(self.ann)
@@ -417,69 +332,3 @@ class DirectoryTests(RelayTestCase):
 
 def _account(number: int, name: str) -> Any:
     return Account("".join("abcdefghij"[int(digit)] for digit in f"{number:032}"), name, b"", b"", 0)
-
-
-class AdmissionTests(SynchronousTestCase):
-    """Who is let in."""
-
-    def admit(self, mode: Mode, name: str, asked: str, invite: str | None = None, epoch: int | None = None) -> Any:
-        results: list[Admitted | Code] = []
-        if not hasattr(self, "store"):
-            self.store = MemoryStore()
-        self.spent = 0
-
-        def spent() -> None:
-            self.spent += 1
-
-        relay = ModernRelay(self.store, clock=lambda: 0.0, wall=lambda: WALL, mode=mode, invitation_spent=spent)
-        relay.admit(Claim(person(name).public, asked, invite, epoch), results.append)
-        (result,) = results
-        return result
-
-    def test_invitations(self) -> None:
-        self.store = MemoryStore()
-        self.store.invite(hashed("good"), lambda _: None)
-        for invite, code in ((None, Code.INVITE_REQUIRED), ("", Code.INVITE_REQUIRED), ("bad", Code.INVITE_REQUIRED)):
-            self.assertEqual(self.admit(Mode.INVITE, "ann", "ann", invite), code)
-        self.assertEqual(self.admit(Mode.INVITE, "ann", "Ann", "good"), Admitted("ann", None, True))
-        self.assertEqual(self.spent, 1)
-        self.assertEqual(self.admit(Mode.INVITE, "bob", "bob", "good"), Code.INVITE_USED)
-        # A known id connects always, whatever it brings, and keeps its name.
-        for mode in Mode:
-            self.assertEqual(self.admit(mode, "ann", "other", "good"), Admitted("ann", None, False))
-        self.assertEqual(self.spent, 0)
-
-    def test_names(self) -> None:
-        for bad in ("", "a b", "x" * 33, "\u200b", "ﬀ", "a\nb", "@\0"):
-            self.assertEqual(self.admit(Mode.OPEN, "ann", bad), Code.NAME_INVALID)
-        self.assertEqual(self.admit(Mode.OPEN, "ann", "ÄNN"), Admitted("änn", None, False))
-        self.assertEqual(self.admit(Mode.OPEN, "bob", "a\u0308nn"), Code.NAME_TAKEN)
-        self.assertEqual(self.admit(Mode.OPEN, "bob", "x" * 32), Admitted("x" * 32, None, False))
-
-    def test_a_name_that_is_refused_spends_nothing(self) -> None:
-        self.store = MemoryStore()
-        self.admit(Mode.OPEN, "ann", "ann")
-        self.store.invite(hashed("good"), lambda _: None)
-        self.assertEqual(self.admit(Mode.INVITE, "bob", "ann", "good"), Code.NAME_TAKEN)
-        self.assertEqual(self.admit(Mode.INVITE, "bob", "a b", "good"), Code.NAME_INVALID)
-        self.assertEqual(self.admit(Mode.INVITE, "bob", "bob", "good"), Admitted("bob", None, True))
-
-    def test_closed(self) -> None:
-        self.assertEqual(self.admit(Mode.CLOSED, "ann", "ann", "any"), Code.POLICY)
-
-    def test_two_at_once(self) -> None:
-        """An id that registers on two connections at once has one account, one name, and spends one invitation."""
-        store = LateStore()
-        for token in ("one", "two"):
-            store.stored.invite(hashed(token), lambda _: None)
-        relay = ModernRelay(store, clock=lambda: 0.0, wall=lambda: WALL)
-        results: list[Admitted | Code] = []
-        for name, token in (("ann", "one"), ("bob", "two")):
-            relay.admit(Claim(person("ann").public, name, token, None), results.append)
-        store.settle()
-        self.assertEqual(results, [Admitted("ann", None, True), Admitted("ann", None, False)])
-        self.assertEqual(store.stored._invitations[hashed("two")], False)
-
-    def test_epochs(self) -> None:
-        found = [self.admit(Mode.OPEN, "ann", "ann", None, epoch).epoch for epoch in (3, 4, 2, None)]
-        self.assertEqual(found, [None, 3, 4, 4])

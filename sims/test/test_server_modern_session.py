@@ -12,7 +12,7 @@ from sims.crypto.hop import LEAST_MESSAGES, PATIENCE, REKEY_SECONDS
 from sims.frames import MAX_FRAME, TERMINATOR
 from sims.server.limits import STALL_TIMEOUT, Limits
 from sims.server.registration import Mode
-from sims.test.modern_case import Act, ServerTestCase, seen
+from sims.test.modern_case import Act, ServerTestCase, changed, put, seen
 from sims.test.modern_network import Hand, ModernNetwork, mid_of
 from sims.test.network import cut
 
@@ -92,6 +92,18 @@ class RelayTests(ServerTestCase):
         self.assertEqual([n for n in self.bob.numbers if n != self.sent], [n for n in range(240) if n != self.sent])
         self.assertEqual(eve.errors, [])
 
+    def test_frames_that_are_something_else(self) -> None:
+        """What stands in a frame beside its box is read as well, and costs by its size."""
+        eve = Hand(self.network, "eve").connect()
+        for number in range(40):
+            frame = eve.sealed(eve.text(self.bob, number))
+            eve.stream.write(changed(frame, put("x", "x" * 90_000)) + TERMINATOR)
+        self.network.settle(0.5)
+        self.assertIn(len(self.bob.numbers), range(5, 15))
+        self.network.run_for(60)
+        self.assertEqual(self.bob.numbers, [*range(40)])
+        self.check_others("frames", eve)
+
     def test_delete(self) -> None:
         eve = Hand(self.network, "eve").connect()
         eve.say(inner.Delete(mid=mid_of(5)))
@@ -147,6 +159,35 @@ class SlowReaderTests(ServerTestCase):
         self.network.run_for(STALL_TIMEOUT)
         self.assertTrue(end.finished)
         self.check_others("cut off")
+
+    def test_much_in_one_breath(self) -> None:
+        """Whoever asks for much in one segment, and does not read, is not read on before it has left."""
+        facts = {"all": bytes(55_000)}
+        self.patch(self.network.store, "facts", lambda _, done: done(facts))
+        for limits in (Limits(), Limits().with_limit("sends=none")):
+            self.patch(self.network.modern_relay, "limits", limits)
+            eve = self.deaf()
+            end = cast("Any", eve.server_end)
+            most = 0
+            push = end.send_frame
+
+            def noted(frame: bytes, end: Any = end, push: Any = push) -> None:
+                nonlocal most
+                most = max(most, end.unsent + len(frame))
+                push(frame)
+
+            self.patch(end, "send_frame", noted)
+            asked = [eve.sealed(inner.AboutRequest()) for _ in range(60)]
+            eve.stream.write(TERMINATOR.join(asked) + TERMINATOR)
+            self.network.settle()
+            self.assertIn(most, range(250_000, 400_000))
+            self.assertLess(end.unsent, 400_000)
+            eve.stream.resumeProducing()
+            self.network.run_for(60)
+            self.assertEqual(len(eve.all(inner.AboutReply)), 60)
+            self.check_others("much", eve)
+            eve.stream.loseConnection()
+            self.network.settle()
 
 
 class RekeyTests(ServerTestCase):

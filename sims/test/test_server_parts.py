@@ -10,10 +10,13 @@ from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from sims import names
 from sims.crypto.certificate import self_signed
 from sims.crypto.identity import Address, ServerLink
 from sims.errors import Code, LocalError, PeerError
 from sims.frames import MAX_FRAME
+from sims.names import MAX_ASKED
+from sims.server import rates
 from sims.server.folder import Folder, read_certificate, write
 from sims.server.invitations import Links
 from sims.server.limits import FORMATS, Connections, Frame, Limits, Mailbox, Rate
@@ -104,11 +107,20 @@ class RateTests(SynchronousTestCase):
         for address, found in (
             ("192.0.2.1", "192.0.2.1"),
             ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("::ffff:c000:0201", "192.0.2.1"),
+            ("::192.0.2.1", "::/64"),
+            ("2001:db8:1:2:3:4:192.0.2.1", "2001:db8:1:2::/64"),
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
             ("fe80::1%eth0", "fe80::/64"),
             ("a socket", "a socket"),
         ):
             self.assertEqual(network(address), found)
+
+    def test_plain_networks(self) -> None:
+        """What nearly all addresses look like takes no parser."""
+        self.patch(rates, "ip_address", self.fail)
+        for address in ("1.2.3.4", "192.0.2.1", "255.255.255.255"):
+            self.assertEqual([network(address), network(f"::ffff:{address}")], [address] * 2)
 
     def test_addresses(self) -> None:
         """What is left is counted down, never below nothing."""
@@ -130,6 +142,15 @@ class NameTests(SynchronousTestCase):
 
     def test_bad(self) -> None:
         for name in ("", " ", "a b", "x" * 33, "a\u200db", "\ud800", "a\x1b", "ﬀ", "\u0661a", "a" * 5000):
+            with self.assertRaises(PeerError) as caught:
+                prepare(name)
+            self.assertEqual(caught.exception.code, Code.NAME_INVALID)
+
+    def test_long(self) -> None:
+        """What is too long for any name is refused before anything is done about it; what becomes short is not."""
+        self.assertEqual(prepare("\u1112\u1161\u11ab" * 32), "\ud55c" * 32)
+        self.patch(names, "_enforced", self.fail)
+        for name in ("x" * (MAX_ASKED + 1), "x" * 512, "\ufdfa" * 60_000):
             with self.assertRaises(PeerError) as caught:
                 prepare(name)
             self.assertEqual(caught.exception.code, Code.NAME_INVALID)

@@ -31,6 +31,8 @@ class TapTestCase(SynchronousTestCase):
         self.data = self.home / "data"
         for name, value in (("HOME", str(self.home)), ("XDG_DATA_HOME", str(self.data))):
             self.patch_environment(name, value)
+        self.errors = io.StringIO()
+        self.patch(sys, "__stderr__", self.errors)
 
     def patch_environment(self, name: str, value: str) -> None:
         before = os.environ.get(name)
@@ -201,15 +203,13 @@ class ClientTests(TapTestCase):
 
     def test_told_in_one_line(self) -> None:
         """On standard error, with the exit status 1."""
-        errors = io.StringIO()
-        self.patch(sys, "__stderr__", errors)
         options: Any = ClientOptions()
         options.parent = {"pidfile": "twistd.pid"}
         with contextlib.redirect_stdout(io.StringIO()) as output, self.assertRaises(SystemExit) as caught:
             options.parseOptions(["--json", "--name", "ann"])
         self.assertEqual(caught.exception.code, 1)
-        self.assertEqual((errors.getvalue().count("\n"), output.getvalue()), (1, ""))
-        self.assertIn("which server?", errors.getvalue())
+        self.assertEqual((self.errors.getvalue().count("\n"), output.getvalue()), (1, ""))
+        self.assertIn("which server?", self.errors.getvalue())
 
 
 class SeedTests(TapTestCase):
