@@ -24,7 +24,8 @@ class Desk:
     """The state of one user.
 
     :ivar events: what happened, in order.
-    :ivar acks: the mids of messages that are noted and not acknowledged yet.
+    :ivar acks: the mids of messages that are noted and not acknowledged yet; ``acks_later`` of those that may be noted
+        lazily, and so are acknowledged after that.
     :ivar refs: of letters, those of the commands that asked for them.
     """
 
@@ -50,6 +51,7 @@ class Desk:
         self.now = now
         self.events: deque[events.Event] = deque()
         self.acks: list[bytes] = []
+        self.acks_later: list[bytes] = []
         self.refs: dict[int, Ref] = {}
 
     def __repr__(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from hashlib import sha256
 
@@ -23,12 +24,13 @@ class Ledger:
     """Notes changes, and commits them together. States are turned into bytes once, however often they changed.
 
     :ivar urgent: whether something has to be committed before anything leaves; what is not can wait for company.
+    :ivar lazy: whether something waits that is to be committed soon all the same.
     :ivar keeps_history: whether what is said is kept.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.urgent = False
+        self.urgent = self.lazy = False
         self.keeps_history = True
         self._values: dict[str, Callable[[], bytes | None]] = {}
         self._people: dict[str, Person | None] = {}
@@ -153,6 +155,13 @@ class Ledger:
         """What was seen before this time can be forgotten."""
         self._unseen = before
 
+    @contextmanager
+    def lazily(self) -> Iterator[None]:
+        """What is noted within can wait: should it be lost, others will say it again."""
+        before = self.urgent
+        yield
+        self.urgent, self.lazy = before, True
+
     # --- committing ---------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
@@ -180,7 +189,7 @@ class Ledger:
         ):
             noted.clear()
         self._unseen = 0
-        self.urgent = False
+        self.urgent = self.lazy = False
 
 
 def _unread(sender: str, mid: bytes) -> bytes:

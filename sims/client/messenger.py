@@ -36,6 +36,8 @@ from sims.specs import ModernSpec
 
 #: Seconds that what was shown may wait to be noted as such, and how much: after a crash it is shown once more.
 NOTE_SHOWN = 0.1
+#: Seconds that what others would say again may wait to be committed.
+LAZY = 0.2
 MOST_SHOWN = 8
 #: What was seen is remembered for so long: a mailbox keeps a message for less. Seconds.
 SEEN_LIFE = 90 * 86_400
@@ -85,6 +87,7 @@ class Messenger(Commands):
         if history is not None:
             self._ledger.value("no history", None if history else b"1")
         self._tidied = 0
+        self._lazy: float | None = None  # when to commit what can wait for company
         self._note_shown: float | None = None  # when to commit what was shown
         self._shown = 0
         self.hop = ModernHop(self._identity, self.link, allowed, clock=clock, entropy=self._entropy)
@@ -200,9 +203,14 @@ class Messenger(Commands):
 
         :raises LocalError: ``unavailable``: it cannot be committed, and nothing of it has left.
         """
-        if self._ledger.urgent or (self._note_shown is not None and self._note_shown <= self._clock()):
+        now = self._clock()
+        if self._ledger.lazy and self._lazy is None:
+            self._lazy = now + LAZY
+        if self._ledger.urgent or any(due is not None and due <= now for due in (self._note_shown, self._lazy)):
             self._ledger.commit()
-            self._note_shown, self._shown = None, 0
+            self._note_shown, self._shown, self._lazy = None, 0, None
+            self._desk.acks += self._desk.acks_later
+            self._desk.acks_later.clear()
         self._online.flush()
 
     def tick(self) -> float | None:
@@ -210,7 +218,7 @@ class Messenger(Commands):
         if self._now() - self._tidied >= _DAY:
             self._tidied = self._now()
             self._tidy()
-        due = (self._reading.tick(), self._online.tick(), self._note_shown)
+        due = (self._reading.tick(), self._online.tick(), self._note_shown, self._lazy)
         return min((time for time in due if time is not None), default=self._clock() + 60)
 
     def told(self, event: Event) -> None:
@@ -233,6 +241,8 @@ class Messenger(Commands):
         self._reading.send_receipts()
         if self._note_shown is not None:
             self._note_shown = self._clock()
+        if self._lazy is not None:
+            self._lazy = self._clock()
 
     # --- once a day ---------------------------------------------------------------------------------------------------
 

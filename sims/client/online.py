@@ -129,6 +129,7 @@ class Online:
         self._letters.clear()
         self._again.clear()
         self._desk.acks.clear()
+        self._desk.acks_later.clear()
         self._congested = False
         lists, self._lists = self._lists, deque()
         for ref in lists:
@@ -333,10 +334,11 @@ class Online:
                 self.publishing.accepted(mid)
             return
         self._again.pop(letter.number, None)
-        if letter.content is None and not letter.id:
-            self._desk.drop(letter)  # a phase without a message
-        else:
-            self._desk.reached(letter, Delivery.ACCEPTED, self._now())
+        with self._ledger.lazily():  # or else it is sent once more, and accepted again
+            if letter.content is None and not letter.id:
+                self._desk.drop(letter)  # a phase without a message
+            else:
+                self._desk.reached(letter, Delivery.ACCEPTED, self._now())
 
     def _error(self, message: inner.Error) -> None:
         data = message.data

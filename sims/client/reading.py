@@ -82,8 +82,9 @@ class Reading:
         """
         desk, sender = self._desk, message.src
         if message.dst != desk.id or sender == desk.id or self._ledger.has_seen(sender, message.mid):
-            desk.acks.append(message.mid)
+            (desk.acks_later if self._ledger.lazy else desk.acks).append(message.mid)
             return
+        urgent = self._ledger.urgent
         before = desk.talks.find(sender)
         was_open = before is not None and not before.needs_bundle
         was_confirmed = before is not None and before.confirmed
@@ -106,6 +107,7 @@ class Reading:
             if begun is not None:
                 self.naming.show(begun)
                 self.may_send(sender)
+        waits = bool(desk.outbox.unsealed(sender))
         for act in arrived.settled:
             self._settled(sender, act)
         for act in arrived.acts:
@@ -114,6 +116,11 @@ class Reading:
             desk.talks.answer(sender, arrived.session)
         if arrived.confirmed:
             desk.seal(sender)  # what waited for a session can go now
+        receipts = all(isinstance(act.content, Receipt) for act in arrived.acts)
+        if receipts and was_open and was_confirmed and arrived.due is None and not waits and not arrived.settled:
+            # Nobody waits for it. Until it is committed, it is not acknowledged.
+            self._ledger.urgent, self._ledger.lazy = urgent, True
+            desk.acks_later.append(desk.acks.pop())
 
     def _act(self, sender: str, act: Arrival, session: bytes) -> None:
         desk = self._desk

@@ -140,6 +140,7 @@ class WhyTests(HistoryTestCase):
         self.assertIn("have not said yet", why.text)
         self.bob.restart()
         self.until(lambda: self.ann.states()[-1] == "delivered")
+        self.world.run_for(1)  # the receipt is kept
         self.ann.restart()
         why = self.why(self.ann, number)
         self.assertEqual((why.state, [*why.times], why.code), ("delivered", ["queued", "accepted", "delivered"], ""))
