@@ -36,6 +36,8 @@ def negated(pem: bytes) -> bytes:
 class Tampering(SynchronousTestCase):
     """A box that is not as it was sealed is refused, and afterwards the one that is opens."""
 
+    turn = 0
+
     def tampered(self) -> list[tuple[Session, Box, str]]:
         """An end that is spoken to, with some pairs of its own under way; a box for it; of which kind."""
         found = []
@@ -49,15 +51,20 @@ class Tampering(SynchronousTestCase):
 
     def each(self, change: Callable[[Session, Box, str], None]) -> None:
         """Try a change on every kind of session, then the box as it was sealed."""
-        for session, box, what in self.tampered():
+        for turn, (session, box, what) in enumerate(self.tampered()):
+            self.turn = turn
             change(session, box, what)
             self.assertEqual(session.open(box, bytes), PLAINTEXT)
+
+    def positions(self, value: bytes) -> range:
+        """Every fourth place, beginning elsewhere for each kind of session: all of them together have them all."""
+        return range(self.turn % 4, len(value), 4)
 
     def test_a_flipped_bit_anywhere_in_what_the_mac_covers(self) -> None:
         def change(session: Session, box: Box, what: str) -> None:
             for field in ("hash", "random", "ciphertext"):
                 value = getattr(box, field)
-                for position in range(len(value)):
+                for position in self.positions(value):
                     other = with_field(box, field, flipped(value, position, position % 8))
                     refused(self, session, other, Code.NOT_AUTHENTICATED, f"{what}: {field} {position}", bytes)
 
@@ -65,7 +72,7 @@ class Tampering(SynchronousTestCase):
 
     def test_a_flipped_bit_anywhere_in_the_key(self) -> None:
         def change(session: Session, box: Box, what: str) -> None:
-            for position in range(len(box.public_key)):
+            for position in self.positions(box.public_key):
                 other = with_field(box, "public_key", flipped(box.public_key, position, position % 8))
                 refused(self, session, other, Code.MALFORMED, f"{what}: {position}", bytes)
 

@@ -106,7 +106,7 @@ class ForgottenTests(SqliteCase):
 
     def test_messages(self) -> None:
         """Neither what was acknowledged nor the key of its mask; what waits is there, and so is its key."""
-        texts = [b"text %3d " % number + os.urandom(400) for number in range(200)]
+        texts = [b"text %3d " % number + os.urandom(400) for number in range(70)]
         letters = [Letter(ANN, BOB, number.to_bytes(16, "big"), text) for number, text in enumerate(texts)]
         for one in letters:
             self.store.keep(one, QUOTA._replace(stranger_messages=inf), NOW, _ignore)
@@ -114,12 +114,12 @@ class ForgottenTests(SqliteCase):
         found = self.rows("select k.key, b.body from keys k join bodies b using (number) order by number")
         self.assertFalse([text for text in texts if self.on_disk(text)])
         self.assertTrue(all(self.on_disk(key) and self.on_disk(body) for key, body in found))
-        gone = [number for number in range(200) if number % 7]
+        gone = [number for number in range(70) if number % 7]
         for number in gone:
             self.ask(self.store.acknowledge, BOB, [(ANN, letters[number].mid)])
         self.wait()
         on_disk = [number for number, (key, _) in enumerate(found) if self.on_disk(key)]
-        self.assertEqual(on_disk, [number for number in range(200) if not number % 7])
+        self.assertEqual(on_disk, [number for number in range(70) if not number % 7])
 
     def test_one_time_keys(self) -> None:
         raws = [os.urandom(1250) for _ in range(30)]
