@@ -82,20 +82,22 @@ class ModernServerTestCase(ModernTestCase):
 
 class StartTests(ModernServerTestCase):
     def test_folder_and_link(self) -> None:
-        """It makes what it needs, for its owner alone; a second start is the same server with a new invitation."""
+        """It makes what it needs, for its owner alone; a second start is the same, and so is its link."""
         server = self.start()
         self.assertEqual(mode(self.folder), 0o700)
         names = {path.name for path in self.folder.iterdir()}
-        self.assertEqual(names, {"identity", "certificate.pem", "key.pem", "link", "lock"})
+        database = {f"server.{end}" for end in ("db", "db-wal", "db-shm", "reserve")}
+        self.assertEqual(names, {"identity", "certificate.pem", "key.pem", "link", "lock"} | database)
         self.assertEqual({mode(self.folder / name) for name in names}, {0o600})
         self.assertEqual((self.folder / "link").read_text(), server.out[0] + "\n")
         certificate = shown(self.port(server))
         server.stop()
         again = self.start()
         self.assertEqual(parse_server_link(again.out[0]).id, parse_server_link(server.out[0]).id)
-        self.assertNotEqual(again.out[0].partition("?")[2], server.out[0].partition("?")[2])
+        self.assertEqual(again.out[0].partition("?")[2], server.out[0].partition("?")[2])
         self.assertEqual((self.folder / "link").read_text(), again.out[0] + "\n")
         self.assertEqual(shown(self.port(again)), certificate)
+        self.join(again.out[0], "ann")
         for one in (server, again):
             one.check_log()
             said = "\n".join(one.err)
@@ -283,7 +285,7 @@ class EndTests(ModernServerTestCase):
             server = self.start("--listen", f"tls:{port}:interface=127.0.0.1", "--registration", "open")
             port = self.port(server)
             for name in ("ann", "bob"):
-                self.join(server.out[0], name)
+                self.join(server.out[0], f"{name}{int(number)}")
             began = time.monotonic()
             status = server.stop(number)
             self.assertLess(time.monotonic() - began, 3)
