@@ -5,8 +5,8 @@ or :data:`GROUP` seconds after it began. Only when it is committed are its resul
 
 A group that fails is done again, each of its requests by itself. Where the disk is full, messages are refused with
 ``UNAVAILABLE`` until there is room again. All else that must be written is small; it lives on a reserve, a file that is
-given up then. What fails even so, or for another reason of the disk, ends the store: ``failed`` is called, and nothing
-is answered any more.
+given up then; once that is used up as well, everything waits. What fails for another reason of the disk ends the store:
+``failed`` is called, and nothing is answered any more.
 """
 
 from __future__ import annotations
@@ -49,12 +49,19 @@ EXPIRE, EXPIRE_MORE = 60.0, 0.02
 CHECKPOINT_AGAIN = 1.0
 #: Seconds after which a full disk is tried again.
 SHORT = 5.0
+#: Seconds after which something else is, where not even the reserve is left.
+FULL = 0.5
 #: Bytes of messages that wait to be written before more are refused.
 MAX_QUEUED = 64 * 1024 * 1024
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: What is wrong with a request, and not with the database.
 _OURS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    """Whether this is for want of room."""
+    return getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 class Request(NamedTuple):
@@ -90,8 +97,10 @@ class SqliteStore:
         reserve: Reserve | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.tables = tables
+        self._pause = pause
         self._deliver = deliver
         self._failed = failed
         self._broken = broken
@@ -283,6 +292,11 @@ class SqliteStore:
             self._answer(answers)  # of those that were done, whatever comes
 
     def _one(self, request: Request, answers: Answers) -> None:
+        while not self._try(request, answers):
+            pass
+
+    def _try(self, request: Request, answers: Answers) -> bool:
+        """False when it is to be tried again."""
         own: Answers = []
         try:
             with self.tables.transaction():
@@ -297,16 +311,31 @@ class SqliteStore:
             elif request.name == "keep":
                 self._short = self._clock()
                 own = [(request.done, Kept.UNAVAILABLE)]
-            elif code == sqlite3.SQLITE_FULL and self._reserve is not None and self._reserve.give_up():
+            elif _is_full(error):
                 self._short = self._clock()
-                with self.tables.transaction():
-                    self._perform([request], own)
+                return not self._make_room(answers)
             else:
                 raise
         except Exception as error:
             own = []
             self._fault(request, error, own)
         answers += own
+        return True
+
+    def _make_room(self, answers: Answers) -> bool:
+        """Give up the reserve; where that is gone, wait a little: all else waits, too.
+
+        :param answers: of what was done before; they are not held back by that.
+        :returns: False when the store is to be closed: what cannot be written then is not, and nobody is told it was.
+        """
+        if self._reserve is not None and self._reserve.give_up():
+            return True
+        self._answer([*answers])
+        answers.clear()
+        if self._closing:
+            return False
+        self._pause(FULL)
+        return True
 
     def _fault(self, request: Request, error: Exception, answers: Answers) -> None:
         """A fault of ours: what was asked for has not happened, and nobody is told that it has."""

@@ -147,6 +147,47 @@ class FailureTests(SqliteCase):
             self.assertIs(result, Kept.KNOWN if number < stored else Kept.STORED)
         self.assertEqual(self.calls.broken + self.calls.failed, [])
 
+    def test_not_even_the_reserve(self) -> None:
+        """What is no message waits until there is room, and with it what comes behind; what was done before is told."""
+        run = self.store.tables.connection.execute
+        (pages,) = run("pragma page_count").fetchone()
+        run(f"pragma max_page_count = {pages}")
+        self.assertIsNotNone(self.store._reserve)
+        self.patch(self.store._reserve, "give_up", lambda: False)
+        found, done = self.answers()
+        pauses: list[float] = []
+        told: list[object] = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            self.calls.call()
+            told[:] = found
+            if len(pauses) == 3000:  # more than may be within each other
+                run("pragma max_page_count = 100000")
+
+        self.patch(self.store, "_pause", pause)
+        published = bundle(1, os.urandom(40_000))
+        self.store.find(ANN, done)
+        self.store.publish(BOB, published, [], done)
+        self.store.bundle(BOB, done)
+        self.settle()
+        self.assertEqual((len(pauses), len(told)), (3000, 1))
+        self.assertEqual(found[1:], [True, published])
+        self.assertEqual(self.calls.broken + self.calls.failed, [])
+
+    def test_closed_while_there_is_no_room(self) -> None:
+        """The end is not held up; what could not be written is not said to be."""
+        run = self.store.tables.connection.execute
+        (pages,) = run("pragma page_count").fetchone()
+        run(f"pragma max_page_count = {pages}")
+        self.patch(self.store._reserve, "give_up", lambda: False)
+        self.patch(self.store, "_pause", self.fail)
+        found, done = self.answers()
+        self.store.publish(BOB, bundle(1, os.urandom(40_000)), [], done)
+        self.store.close(done)
+        self.settle()
+        self.assertEqual(found, [None])
+
 
 class ForeignTests(SqliteCase):
     """Another process works on the tables, too."""
