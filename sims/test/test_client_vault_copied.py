@@ -5,6 +5,7 @@ In all of these the copy is of the connection that was the last, so that the ser
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -117,6 +118,24 @@ class CopiedTests(WorldTestCase):
         """On what he can hear her."""
         conversation = self.bob.messenger._desk.talks.find(self.ann.id)
         return {session.th1 for session in cast("Any", conversation)._sessions.sessions}
+
+    def test_no_copy(self) -> None:
+        """A vault that was killed while it noted where it stands is not taken for a copy, nor one that was used."""
+        folder = self.folder()
+        before = Vault(folder)
+        before.commit(Change(values={"identity": bytes(range(64))}))
+        before.close()
+
+        def killed(*_: object) -> None:
+            raise OSError("killed")
+
+        for call in ("utime", "fsync"):
+            patch = self.patch(os, call, killed)
+            refusal(LocalError, Vault, folder)
+            patch.restore()
+            again = Vault(folder)
+            self.assertEqual(again.load().values, {"identity": bytes(range(64))}, call)  # a copy is outdated
+            again.close()
 
     def test_files(self) -> None:
         """Of a folder that was copied while the client ran."""
