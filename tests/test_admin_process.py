@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from tests.modern_processes import ModernConsole
+from tests.peers.modern_identity import Link
 from tests.processes import program
 from tests.test_modern_console import ConsoleTestCase
 
@@ -38,6 +39,13 @@ class AdminTests(ConsoleTestCase):
         self.assertEqual(self.admin("check"), "all is well\n")
         self.admin("backup", str(self.place.cwd / "copy.tar"))
         self.assertIn("2  accounts", self.admin("stats"))
+
+    def test_withdrawn(self) -> None:
+        """The invitation in the server's own links is withdrawn: there is another."""
+        server = self.use_server()
+        first = str(server.link())
+        self.admin("withdraw", first)
+        self.assertNotEqual(server.link().invite, Link.parse(first).invite)
 
     def test_refused(self) -> None:
         """One line on standard error, and the status 1."""

@@ -340,9 +340,11 @@ class RelayServer(Service):
         self._give_up([reason])
 
     def _store_changed(self) -> None:
-        """``sims-admin`` has changed something: maybe it has removed somebody who is connected."""
+        """``sims-admin`` has changed something: removed somebody who is connected, withdrawn what the links carry."""
         if self._relay is not None:
             self._relay.accounts_changed()
+        if self._links is not None and self._settings.mode is Mode.INVITE:
+            self._links.spent()
 
     def _store_broken(self, error: Exception) -> None:
         self.log.failure("the store could not do something", failure=Failure(error))

@@ -392,7 +392,7 @@ class SqliteStore:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+            if not _is_full(error) and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
 
     def _close(self, done: Done[None]) -> None:
