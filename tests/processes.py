@@ -27,6 +27,10 @@ if TYPE_CHECKING:  # trial's is the same for a reader, but its assertions carry 
 else:
     from twisted.trial.unittest import SynchronousTestCase as TestCase
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in what a shell has put into the background. The processes that are started would ignore it, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 T = TypeVar("T")
 Event = dict[str, Any]
 
