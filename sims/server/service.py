@@ -46,7 +46,7 @@ from sims.server.rates import Addresses
 from sims.server.registration import Mode
 from sims.server.relay import Relay
 from sims.server.sqlite import SqliteStore
-from sims.server.turns import Turns
+from sims.server.turns import Turns, described
 
 BACKLOG = 512
 
@@ -347,7 +347,8 @@ class RelayServer(Service):
             self._links.spent()
 
     def _store_broken(self, error: Exception) -> None:
-        self.log.failure("the store could not do something", failure=Failure(error))
+        # Where, and what kind: the text of an error may hold what somebody has sent.
+        self.log.error("the store could not do something: {what}", what=described(error))
 
 
 def _reason(failure: Failure) -> str:
