@@ -36,12 +36,6 @@ class Account(NamedTuple):
     epoch: int | None = None
 
 
-class NoAccount(Enum):
-    """There is no such account, or none any more."""
-
-    NO_ACCOUNT = auto()
-
-
 class Registered(Enum):
     """What has become of a registration."""
 
@@ -70,11 +64,10 @@ class Accounts(Protocol):
         :param invitation: its hash, or None where none is needed.
         """
 
-    def connected(self, account: str, epoch: int | None, done: Done[int | NoAccount | None]) -> None:
-        """Note the epoch of a connect; gives the highest of those before it. An epoch never goes down.
+    def connected(self, account: str, epoch: int | None, done: Done[Account | None]) -> None:
+        """Note the epoch of a connect; gives the account of an id as it was before, or None, and nothing is noted.
 
-        ``NO_ACCOUNT``, and nothing is noted, when there is no such account: it may have been deleted since it was
-        found.
+        An epoch never goes down.
         """
 
     def everyone(self, done: Done[Sequence[Account]]) -> None:

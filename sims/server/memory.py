@@ -15,7 +15,6 @@ from sims.server.interfaces import (
     Invitation,
     Kept,
     Letter,
-    NoAccount,
     Published,
     Quota,
     Registered,
@@ -172,12 +171,12 @@ class MemoryStore:
         if len(self._spent) > MAX_SPENT_INVITATIONS:
             self._spent.popitem(last=False)
 
-    def connected(self, account: str, epoch: int | None, done: Done[int | NoAccount | None]) -> None:
+    def connected(self, account: str, epoch: int | None, done: Done[Account | None]) -> None:
         found = self._accounts.get(account)
         if found is not None and epoch is not None:
             highest = epoch if found.epoch is None else max(epoch, found.epoch)
             self._accounts[account] = found._replace(epoch=highest)
-        done(NoAccount.NO_ACCOUNT if found is None else found.epoch)
+        done(found)
 
     def everyone(self, done: Done[Sequence[Account]]) -> None:
         done([self._accounts[self._names[name]] for name in sorted(self._names)])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sims.crypto.handshake import Claim
 from sims.errors import Code, PeerError
-from sims.server.interfaces import Account, Accounts, NoAccount, Registered
+from sims.server.interfaces import Account, Accounts, Registered
 from sims.server.names import prepare
 
 TOKEN_SIZE = 16
@@ -56,9 +56,12 @@ def admit(store: Accounts, mode: Mode, claim: Claim, now: int, done: Callable[[A
         ``name-taken``, or ``policy`` where nobody new is taken.
     """
 
+    def ask() -> None:
+        store.connected(claim.id, claim.epoch, found)
+
     def found(account: Account | None) -> None:
         if account is not None:
-            welcome(account, invitation=False)
+            done(Admitted(account.name, account.epoch, invitation=False))
             return
         wanted = _wanted(mode, claim, now)
         if isinstance(wanted, Code):
@@ -69,22 +72,13 @@ def admit(store: Accounts, mode: Mode, claim: Claim, now: int, done: Callable[[A
 
     def registered(account: Account, invitation: bool, result: Registered) -> None:
         if result is Registered.DONE:
-            welcome(account, invitation=invitation)
+            done(Admitted(account.name, None, invitation))
         elif result is Registered.KNOWN:
-            store.find(claim.id, found)  # another connection of the same id was faster
+            ask()  # another connection of the same id was faster
         else:
             done(_CODES[result])
 
-    def welcome(account: Account, *, invitation: bool) -> None:
-        def connected(epoch: int | NoAccount | None) -> None:
-            if isinstance(epoch, NoAccount):
-                store.find(claim.id, found)  # it was deleted since it was found: nobody is known by this id
-            else:
-                done(Admitted(account.name, epoch, invitation))
-
-        store.connected(account.id, claim.epoch, connected)
-
-    store.find(claim.id, found)
+    ask()
 
 
 def _wanted(mode: Mode, claim: Claim, now: int) -> Account | Code:
@@ -96,4 +90,4 @@ def _wanted(mode: Mode, claim: Claim, now: int) -> Account | Code:
         name = prepare(claim.name)
     except PeerError as error:
         return error.code
-    return Account(claim.id, name, claim.identity.sign, claim.identity.dh, now)
+    return Account(claim.id, name, claim.identity.sign, claim.identity.dh, now, claim.epoch)

@@ -29,7 +29,6 @@ from sims.server.interfaces import (
     Invitation,
     Kept,
     Letter,
-    NoAccount,
     Published,
     Quota,
     Registered,
@@ -149,7 +148,7 @@ class SqliteStore:
     def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
         self._ask("register", done, account, invitation)
 
-    def connected(self, account: str, epoch: int | None, done: Done[int | NoAccount | None]) -> None:
+    def connected(self, account: str, epoch: int | None, done: Done[Account | None]) -> None:
         self._ask("connected", done, account, epoch)
 
     def everyone(self, done: Done[Sequence[Account]]) -> None:

@@ -20,7 +20,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sims.crypto.primitives import aes_stream
-from sims.server.interfaces import Account, Invitation, NoAccount, Published, Registered
+from sims.server.interfaces import Account, Invitation, Published, Registered
 from sims.server.memory import DAY, MAX_ONE_TIME_KEYS, MAX_SPENT, MAX_SPENT_INVITATIONS
 
 #: So many people's numbers are remembered.
@@ -157,14 +157,14 @@ class PeopleTables:
         self._people.pop(account.id, None)
         return Registered.DONE
 
-    def connected(self, account: str, epoch: int | None) -> int | NoAccount | None:
+    def connected(self, account: str, epoch: int | None) -> Account | None:
         """Note the epoch of a connect."""
         found = self.find(account)
         if found is None:
-            return NoAccount.NO_ACCOUNT
+            return None
         if epoch is not None and (found.epoch is None or epoch > found.epoch):
             self._run("update accounts set epoch = ? where id = ?", (_packed(epoch), account))
-        return found.epoch
+        return found
 
     # --- invitations ---
 

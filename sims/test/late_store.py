@@ -14,7 +14,6 @@ from sims.server.interfaces import (
     Invitation,
     Kept,
     Letter,
-    NoAccount,
     Published,
     Quota,
     Registered,
@@ -71,7 +70,7 @@ class LateStore:
     def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
         self._later(self.stored.register, account, invitation, done)
 
-    def connected(self, account: str, epoch: int | None, done: Done[int | NoAccount | None]) -> None:
+    def connected(self, account: str, epoch: int | None, done: Done[Account | None]) -> None:
         self._later(self.stored.connected, account, epoch, done)
 
     def everyone(self, done: Done[Sequence[Account]]) -> None:
