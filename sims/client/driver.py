@@ -6,7 +6,8 @@ A messenger decides, a :class:`Driver` moves bytes: :class:`~sims.client.connect
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, TypeVar, cast
 
 from twisted.application.internet import backoffPolicy
@@ -229,6 +230,19 @@ class Driver:
             self._messenger.events.append(events.Problem(code=error.code, text=error.text))
             self.pump()
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Whatever happens within is made lasting, and leaves, at its end: all of it at once, which is quicker."""
+        if self._pumping:
+            yield
+            return
+        self._pumping = True
+        try:
+            yield
+        finally:
+            self._pumping = False
+            self.pump()
+
     def pump(self) -> None:
         """Write the frames and tell the events that have come up."""
         if self._pumping:
@@ -246,7 +260,8 @@ class Driver:
                 frames.clear()
                 if not happened:
                     break
-                self._tell(happened.popleft())
+                for _ in range(len(happened)):  # all that are lasting by now; what their receivers do goes together
+                    self._tell(happened.popleft())
         except LocalError as error:
             self._not_settled(error)
             return

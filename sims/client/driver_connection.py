@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -48,6 +49,9 @@ class Owner(Protocol):
     def write_side_changed(self, connection: Connection) -> None:
         """The socket is behind, or has caught up."""
 
+    def together(self) -> AbstractContextManager[None]:
+        """Around all the frames that come at once."""
+
     def report(self, error: SimsError) -> None:
         """Something is wrong with the server or the way to it."""
 
@@ -80,6 +84,10 @@ class Connection(FrameReceiver):
         super().connectionLost(reason)
         self._settle(UnavailableError(self._client.closed_early))
         self._client.connection_lost(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        with self._client.together():
+            super().dataReceived(data)
 
     def frame_received(self, frame: bytes) -> None:
         self._client.frame_received(self, frame)

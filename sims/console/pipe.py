@@ -115,8 +115,9 @@ class Pipe(Protocol):
         self._run()
 
     def _run(self) -> None:
-        while self._waiting and (self._input_over or self.shell.backlog <= MAX_BACKLOG):
-            self.shell.line(self._waiting.popleft())
+        with self.shell.together():
+            while self._waiting and (self._input_over or self.shell.backlog <= MAX_BACKLOG):
+                self.shell.line(self._waiting.popleft())
         if self._input_over:
             self.shell.end_of_input()
             return

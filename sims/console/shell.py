@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -159,6 +160,10 @@ class Shell:
         if self._look is not None:
             self._look.cancel()
             self._look = None
+
+    def together(self) -> AbstractContextManager[None]:
+        """Around commands that come at once: as :meth:`~sims.client.driver.Driver.together`."""
+        return nullcontext() if self.client is None else self.client.together()
 
     @property
     def backlog(self) -> int:

@@ -533,7 +533,7 @@ class AwaitTests(ClientTestCase):
         self.network.settle()
         for text in ("one", "two"):
             self.client.send("3", text)
-        self.network.settle()
+            self.network.settle()
         self.assertEqual(self.alice.texts(3), ["you said: one", "you said: two"])
         self.assertEqual(heard[:5], ["Ready", "Connected", "Message", "sent", "State"])
         echo.client.close()

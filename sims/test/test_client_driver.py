@@ -6,8 +6,9 @@ from sims import inner
 from sims.client import driver, events
 from sims.client.events import Delivery
 from sims.client.online import AGAIN_FIRST
+from sims.client.store import Change
 from sims.errors import Code, LocalError, SimsError
-from sims.test.modern_world import WorldTestCase, refusal
+from sims.test.modern_world import User, WorldTestCase, refusal
 
 _LETTERS = (inner.ClientCom, inner.ClientConnect)
 
@@ -66,6 +67,45 @@ class TroubleTests(WorldTestCase):
         store.full = False
         self.world.run_for(120)
         self.talk(self.ann, self.bob)
+
+    def commits(self, user: User) -> list[int]:
+        """Counts them, from now on."""
+        count = [0]
+        commit = user.store.commit
+
+        def counted(change: Change) -> None:
+            count[0] += 1
+            commit(change)
+
+        self.patch(user.store, "commit", counted)
+        return count
+
+    def test_together(self) -> None:
+        """Texts that are given together are made lasting at once, at both ends, and each of them before it leaves."""
+        self.world.run_for(60)
+        texts = [f"text {number}" for number in range(20)]
+        anns, bobs = self.commits(self.ann), self.commits(self.bob)
+        with self.ann.client.together():
+            for text in texts:
+                self.ann.send("bob", text)
+            self.assertEqual(anns, [0])
+            self.assertEqual(len(self.ann.client.messenger.frames), 0)
+        self.assertEqual(anns, [1])
+        self.world.settle()
+        self.assertEqual(self.bob.texts()[-20:], texts)
+        self.assertLessEqual(bobs[0], 3)
+
+    def test_together_with_a_full_disk(self) -> None:
+        """They leave when there is room again, in their order."""
+        self.ann.store.full = True
+        with self.ann.client.together():
+            for text in "abc":
+                self.ann.send("bob", text)
+        self.world.run_for(5)
+        self.assertEqual(len(self.bob.texts()), 1)
+        self.ann.store.full = False
+        self.world.run_for(40)
+        self.assertEqual(self.bob.texts()[1:], ["a", "b", "c"])
 
     def test_the_store_cannot_be_asked(self) -> None:
         """Nothing is acknowledged that was not looked at: it comes again."""

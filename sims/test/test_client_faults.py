@@ -264,7 +264,7 @@ class UnreadableTests(WorldTestCase):
             talks.ask_again(self.ann.id, mid, talks.find(self.ann.id).sessions[0])  # type: ignore[union-attr]
         queued = desk.outbox.others_queued
         carol.client.pump()
-        self.world.run_for(1)
+        self.world.run_for(5)
         self.assertEqual((self.bob.texts().count("more"), carol.texts(self.ann).count("more")), (1, 0))
         self.assertEqual(desk.outbox.others_queued, queued)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 from twisted.internet.error import ConnectionDone
@@ -65,6 +66,9 @@ class FakeClient:
 
     def run(self, command: Callable[[], object]) -> None:
         command()
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def hold_reading(self) -> None:
         self.calls.append("hold")
