@@ -1,7 +1,9 @@
 """``python -m tests.bench online``: what it costs that nothing is lost, for people who are both here.
 
-Pairs of the library's clients talk through the server over TLS, each text sent when the one before is accepted: once
-with vaults and the server's database on a disk, once with all of it in memory. The two take turns in one run.
+Pairs of the library's clients talk through the server over TLS: once with vaults and the server's database on a disk,
+once with all of it in memory. The two take turns in one run. Each pair has so many texts under way, and sends another
+when one of them is accepted: with one, each end commits for each text; with several, what comes at once is committed
+at once.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from tests.bench import TEXT_SIZE
 from tests.bench_relay import Relay, start_sims
 
 PAIRS = 10
+#: Texts of a pair that are under way.
+IN_FLIGHT = (1, 16)
 
 
 def bench_online(seconds: float, rounds: int) -> None:
-    """Print texts a second of both, and the ratio."""
-    print(f"{PAIRS} pairs of clients over TLS, {TEXT_SIZE}-byte texts, one in flight a pair until it is accepted")
+    """Print texts a second of both, and the ratio, for each number in flight."""
+    print(f"{PAIRS} pairs of clients over TLS, {TEXT_SIZE}-byte texts, in flight until they are accepted")
     print(f"{rounds} rounds of {seconds:g} s each, taking turns; limits lifted")
     with tempfile.TemporaryDirectory() as base:
         servers: list[Relay] = []
@@ -42,19 +46,21 @@ def bench_online(seconds: float, rounds: int) -> None:
                 folder.mkdir()
                 servers.append(start_sims(str(folder), "--store", "sqlite" if kind == "disk" else "memory"))
                 loads.append(_load(servers[-1].link, str(folder) if kind == "disk" else ""))
-            rows = []
+            rows: dict[int, list[tuple[float, float]]] = {}
             for _ in range(rounds):
-                disk, memory = (_run(load, seconds) / seconds for load in loads)
-                rows.append((disk, memory))
+                for number in IN_FLIGHT:
+                    disk, memory = (_run(load, number, seconds) / seconds for load in loads)
+                    rows.setdefault(number, []).append((disk, memory))
         finally:
             for process in (*loads, *(server.process for server in servers)):
                 process.terminate()
                 process.wait(30)
-    disk, memory = (statistics.median(row[index] for row in rows) for index in range(2))
-    ratios = [one / other for one, other in rows]
-    print(f"on disk   {disk:8.0f} texts/s")
-    print(f"in memory {memory:8.0f} texts/s")
-    print(f"ratio {statistics.median(ratios):12.2f}  (of each round: {', '.join(f'{one:.2f}' for one in ratios)})")
+    for number, found in rows.items():
+        disk, memory = (statistics.median(row[index] for row in found) for index in range(2))
+        ratios = [one / other for one, other in found]
+        each = ", ".join(f"{one:.2f}" for one in ratios)
+        print(f"{number:2} in flight: on disk {disk:5.0f} texts/s, in memory {memory:5.0f}", end="")
+        print(f", ratio {statistics.median(ratios):.2f}  (of each round: {each})")
 
 
 def _load(link: str, folder: str) -> subprocess.Popen[str]:
@@ -65,13 +71,13 @@ def _load(link: str, folder: str) -> subprocess.Popen[str]:
     return load
 
 
-def _run(load: subprocess.Popen[str], seconds: float) -> int:
+def _run(load: subprocess.Popen[str], in_flight: int, seconds: float) -> int:
     if load.stdin is None or load.stdout is None:
         raise SystemExit("no pipes")
-    for line in ("go", "stop"):
+    for line in (str(in_flight), "stop"):
         load.stdin.write(f"{line}\n")
         load.stdin.flush()
-        if line == "go":
+        if line != "stop":
             time.sleep(seconds)
     return int(load.stdout.readline())
 
@@ -119,9 +125,10 @@ class Load(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         for line in data.split():
-            self._running = line == b"go"
+            self._running = line != b"stop"
             if self._running:
-                talks = [Deferred.fromCoroutine(self.talk(number)) for number in range(0, 2 * PAIRS, 2)]
+                pairs = range(0, 2 * PAIRS, 2)
+                talks = [Deferred.fromCoroutine(self.talk(pair)) for pair in pairs for _ in range(int(line))]
                 gatherResults(talks).addErrback(failed)
             else:
                 print(self.count - self._counted, flush=True)

@@ -28,6 +28,8 @@ K = TypeVar("K")
 
 #: The fact that says where the vault stood; not among the values.
 PLACE = "vault.place"
+#: So many texts wait at most until their words are indexed.
+MOST_UNINDEXED = 200
 # Of one sender, all but so many of the newest.
 _CROWDED = """
 delete from seen where sender = ? and number in
@@ -60,6 +62,7 @@ class Vault:
         self._database: Any = None
         self._dirty = True  # one that was killed has left its log
         self._stands = False
+        self._unindexed = 0
         ask = _asker(passphrase)
         self._lock: int | None = hold(folder)
         try:
@@ -74,6 +77,7 @@ class Vault:
                 self._database.execute("pragma secure_delete = on")
                 check(self._database, self._path)
                 migrate(self._database, self._path)
+                self._unindexed = vault_history.unindexed(self._database)
                 self._see_where_it_stands(entropy or SystemEntropy())
         except BaseException:
             self.close()
@@ -139,7 +143,16 @@ class Vault:
     def history(self, wanted: Wanted) -> list[Entry]:
         """As :meth:`Store.history`."""
         with told(self._path):
+            if wanted.words:
+                self._index()
             return vault_history.find(self._database, wanted)
+
+    def _index(self) -> None:
+        if self._unindexed:
+            with self._transaction():
+                self._dirty = True
+                vault_history.index(self._database)
+            self._unindexed = 0
 
     def commit(self, change: Change) -> None:
         """As :meth:`Store.commit`."""
@@ -158,9 +171,13 @@ class Vault:
                 self._database.execute(_CROWDED, (sender, sender, most))
             for peer in change.deleted:
                 vault_history.delete(self._database, peer)
-            vault_history.note(self._database, change.history)
+            new = vault_history.note(self._database, change.history)
+        self._unindexed += new
         if change.deleted:
             self._free()
+        if self._unindexed >= MOST_UNINDEXED:
+            with contextlib.suppress(sqlcipher3.Error):  # the disk is full: another time
+                self._index()
 
     def _free(self) -> None:
         """Give back the room of what was deleted; secure_delete has already overwritten it."""
@@ -186,6 +203,7 @@ class Vault:
         """
         if self._dirty and self._lock is not None:
             with contextlib.suppress(sqlcipher3.Error):  # the disk is full: another time
+                self._index()
                 run = self._database.execute
                 before = run("pragma busy_timeout").fetchone()[0]
                 run("pragma busy_timeout = 0")  # nobody waits for this

@@ -14,11 +14,15 @@ _encoder = msgspec.msgpack.Encoder()
 _entry = msgspec.msgpack.Decoder(Entry)
 
 
-def note(database: Any, entries: Iterable[Entry]) -> None:
-    """Entries are new, or have changed; within a transaction. A change of what was deleted is none."""
+def note(database: Any, entries: Iterable[Entry]) -> int:
+    """Entries are new, or have changed; within a transaction. A change of what was deleted is none.
+
+    :returns: how many are new, whose words wait for :func:`index`.
+    """
     run = database.execute
+    new = 0
     for entry in entries:
-        # What has a column of its own stands there alone; a text never changes, so that it is indexed once.
+        # What has a column of its own stands there alone; a text never changes.
         packed = _encoder.encode(replace(entry, number=0, text=None))
         changed = run(
             "update history set peer = ?, entry = ? where sender = ? and id = ?",
@@ -27,13 +31,38 @@ def note(database: Any, entries: Iterable[Entry]) -> None:
         if changed.rowcount or entry.text is None:
             continue
         row = (entry.sender, entry.id, entry.peer, entry.text, packed)
-        made = run("insert into history (sender, id, peer, text, entry) values (?, ?, ?, ?, ?)", row)
-        run("insert into history_words (rowid, text) values (?, ?)", (made.lastrowid, _indexed(entry.text)))
+        run("insert into history (sender, id, peer, text, entry) values (?, ?, ?, ?, ?)", row)
+        new += 1
+    return new
+
+
+def index(database: Any) -> None:
+    """Take in the words of what is not in the index yet; within a transaction.
+
+    Those of many texts at once cost a third of what they do one by one.
+    """
+    rows = database.execute("select number, text from history where number > ?", (_newest(database),)).fetchall()
+    words = [(number, _indexed(text)) for number, text in rows]
+    database.executemany("insert into history_words (rowid, text) values (?, ?)", words)
+
+
+def unindexed(database: Any) -> int:
+    """How many texts are not in the index."""
+    found = database.execute("select count(*) from history where number > ?", (_newest(database),)).fetchone()
+    return int(found[0])
+
+
+def _newest(database: Any) -> int:
+    """The number of the newest in the index: all that are older and still there are in it as well."""
+    found = database.execute("select max(id) from history_words_docsize").fetchone()
+    return found[0] or 0
 
 
 def delete(database: Any, peer: str) -> None:
     """Nothing of what was said with somebody is kept, nor its words; within a transaction."""
-    rows = database.execute("select number, text from history where peer = ?", (peer,))
+    rows = database.execute(
+        "select number, text from history where peer = ? and number <= ?", (peer, _newest(database))
+    ).fetchall()
     database.executemany(
         "insert into history_words (history_words, rowid, text) values ('delete', ?, ?)",
         [(number, _indexed(text)) for number, text in rows],

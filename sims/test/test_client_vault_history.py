@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from sims.client import vault, vault_history
 from sims.client.history import CAME, Entry, Wanted, words
 from sims.client.store import Change, MemoryStore, Store
 from sims.client.vault import Vault
@@ -124,3 +126,42 @@ class VaultTests(Contract, SynchronousTestCase):
         self.assertEqual(self.vault._database.execute("pragma integrity_check").fetchall(), [("ok",)])
         self.note(entry(3, "more"))
         self.assertEqual([time for time, _, _ in self.found()], [1, 2, 3])
+
+    def test_index(self) -> None:
+        """Whenever words are indexed, those are found that a store without an index finds."""
+        self.patch(vault, "MOST_UNINDEXED", 3)
+        for seed in range(4):
+            chance, other = Random(seed), MemoryStore()
+            for peer in "ab":
+                self.store.commit(Change(deleted=(peer,)))
+            for number in range(1, 61):
+                peer = chance.choice("ab")
+                deleted = (chance.choice("ab"),) if chance.random() < 0.15 else ()
+                entries = tuple(
+                    entry(100 * number + count, f"word{chance.randrange(4)} of {peer}", peer=peer, sender=peer)
+                    for count in range(chance.randrange(4))
+                )
+                for store in (self.store, other):
+                    store.commit(Change(deleted=deleted, history=entries))
+                happens = chance.randrange(6)
+                if happens == 0:
+                    self.vault.tidy()
+                elif happens == 1:
+                    self.vault.close()
+                    self.store = self.vault = Vault(self.folder)
+                elif happens == 2:
+                    wanted = Wanted(words=(f"word{chance.randrange(4)}",))
+                    times = [[one.time for one in store.history(wanted)] for store in (self.store, other)]
+                    self.assertEqual(*times)
+            self.vault.tidy()
+            self.assertEqual(vault_history.unindexed(self.vault._database), 0)
+            self.vault._database.execute(
+                "insert into history_words (history_words, rank) values ('integrity-check', 1)"
+            )
+
+    def test_indexed_in_time(self) -> None:
+        """However long nobody searches, no more than so many texts wait for it."""
+        for number in range(450):
+            self.note(entry(number, "word"))
+        self.assertEqual(vault_history.unindexed(self.vault._database), 50)
+        self.assertEqual(len(self.found(words=("word",), limit=1000)), 450)
