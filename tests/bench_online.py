@@ -1,9 +1,9 @@
 """``python -m tests.bench online``: what it costs that nothing is lost, for people who are both here.
 
-Pairs of the library's clients talk through the server over TLS: once with vaults and the server's database on a disk,
-once with all of it in memory. The two take turns in one run. Each pair has so many texts under way, and sends another
-when one of them is accepted: with one, each end commits for each text; with several, what comes at once is committed
-at once.
+Pairs of the library's clients, each in a process of its own as people's are, talk through the server over TLS: once
+with vaults and the server's database on a disk, once with all of it in memory. The two take turns in one run. Each pair
+has so many texts under way, and sends another when one of them is accepted: with one, each end commits for each text;
+with several, what comes at once is committed at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.internet.stdio import StandardIO
@@ -28,7 +28,7 @@ from sims.errors import SimsError
 from tests.bench import TEXT_SIZE
 from tests.bench_relay import Relay, start_sims
 
-PAIRS = 10
+PAIRS = 5
 #: Texts of a pair that are under way.
 IN_FLIGHT = (1, 16)
 
@@ -39,20 +39,21 @@ def bench_online(seconds: float, rounds: int) -> None:
     print(f"{rounds} rounds of {seconds:g} s each, taking turns; limits lifted")
     with tempfile.TemporaryDirectory() as base:
         servers: list[Relay] = []
-        loads: list[subprocess.Popen[str]] = []
+        loads: list[_Load] = []
         try:
-            for kind in ("disk", "memory"):
+            for kind, store in (("disk", "sqlite"), ("memory", "memory")):
                 folder = Path(base) / kind
                 folder.mkdir()
-                servers.append(start_sims(str(folder), "--store", "sqlite" if kind == "disk" else "memory"))
-                loads.append(_load(servers[-1].link, str(folder) if kind == "disk" else ""))
+                servers.append(start_sims(str(folder), "--store", store))
+                loads.append(_Load(servers[-1].link, folder if kind == "disk" else None))
+                loads[-1].meet()
             rows: dict[int, list[tuple[float, float]]] = {}
             for _ in range(rounds):
                 for number in IN_FLIGHT:
-                    disk, memory = (_run(load, number, seconds) / seconds for load in loads)
+                    disk, memory = (load.run(number, seconds) / seconds for load in loads)
                     rows.setdefault(number, []).append((disk, memory))
         finally:
-            for process in (*loads, *(server.process for server in servers)):
+            for process in (*(one for load in loads for one in load.processes), *(one.process for one in servers)):
                 process.terminate()
                 process.wait(30)
     for number, found in rows.items():
@@ -63,72 +64,84 @@ def bench_online(seconds: float, rounds: int) -> None:
         print(f", ratio {statistics.median(ratios):.2f}  (of each round: {each})")
 
 
-def _load(link: str, folder: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.bench_online", link, folder]
-    load = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    if load.stdout is None or load.stdout.readline().strip() != "ready":
-        raise SystemExit("a load did not start")
-    return load
+class _Load:
+    """All clients of one server, each a process: those who are sent to, and those who send."""
+
+    def __init__(self, link: str, folder: Path | None) -> None:
+        self.processes = [_start(link, folder, f"receiver{number}") for number in range(PAIRS)]
+        self._senders = [_start(link, folder, f"sender{number}", f"receiver{number}") for number in range(PAIRS)]
+        self.processes += self._senders
+
+    def meet(self) -> None:
+        """Wait until all are connected and each pair has met."""
+        for one in self.processes:
+            if _line(one) != "ready":
+                raise SystemExit("a client did not start")
+
+    def run(self, in_flight: int, seconds: float) -> int:
+        """Let all talk for so long; gives how many texts were accepted."""
+        self._tell(str(in_flight))
+        time.sleep(seconds)
+        self._tell("stop")
+        return sum(int(_line(sender)) for sender in self._senders)
+
+    def _tell(self, line: str) -> None:
+        for sender in self._senders:
+            if sender.stdin is not None:
+                sender.stdin.write(f"{line}\n")
+                sender.stdin.flush()
 
 
-def _run(load: subprocess.Popen[str], in_flight: int, seconds: float) -> int:
-    if load.stdin is None or load.stdout is None:
-        raise SystemExit("no pipes")
-    for line in (str(in_flight), "stop"):
-        load.stdin.write(f"{line}\n")
-        load.stdin.flush()
-        if line != "stop":
-            time.sleep(seconds)
-    return int(load.stdout.readline())
+def _start(link: str, folder: Path | None, *names: str) -> subprocess.Popen[str]:
+    own = "" if folder is None else str(folder / names[0])
+    command = [sys.executable, "-m", "tests.bench_online", link, own, *names]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-class Load(Protocol):
-    """All clients; does what it reads.
+def _line(process: subprocess.Popen[str]) -> str:
+    return "" if process.stdout is None else process.stdout.readline().strip()
+
+
+class Talker(Protocol):
+    """One client; sends as it is told on standard input.
 
     :ivar count: texts that were accepted.
     """
 
-    def __init__(self, link: str, folder: str) -> None:
+    def __init__(self, link: str, folder: str, name: str, to: str = "") -> None:
         self.count = self._counted = 0
         self._running = False
-        self._clients = []
-        for number in range(2 * PAIRS):
-            store: Vault | MemoryStore = MemoryStore()
-            if folder:
-                own = Path(folder) / f"vault{number}"
-                own.mkdir(mode=0o700)
-                store = Vault(own)
-            self._clients.append(Client(cast("IReactorTime", reactor), link, f"person{number}", store=store))
+        self._to = to
+        store: Vault | MemoryStore = MemoryStore()
+        if folder:
+            own = Path(folder)
+            own.mkdir(mode=0o700)
+            store = Vault(own)
+        self._client = Client(cast("IReactorTime", reactor), link, name, store=store)
 
     async def connect(self) -> None:
-        """Connect all, and let each pair meet."""
-        for client in self._clients:
-            await client.connect()
-        for number in range(0, 2 * PAIRS, 2):
-            await self._meet(number)
-
-    async def _meet(self, number: int) -> None:
-        for _ in range(50):
-            try:  # the other one may not have published yet
-                await self._clients[number].send(f"person{number + 1}", "hello", timeout=10)
+        """Connect, and meet whom to send to."""
+        await self._client.connect()
+        for _ in range(100):
+            try:  # they may not have published yet
+                await (self._client.send(self._to, "hello", timeout=10) if self._to else succeed(None))
             except SimsError:
                 time.sleep(0.1)
             else:
                 return
         raise SystemExit("two people did not meet")
 
-    async def talk(self, number: int) -> None:
+    async def talk(self) -> None:
         """One text after the other."""
         while self._running:
-            await self._clients[number].send(f"person{number + 1}", "x" * TEXT_SIZE)
+            await self._client.send(self._to, "x" * TEXT_SIZE)
             self.count += 1
 
     def dataReceived(self, data: bytes) -> None:
         for line in data.split():
             self._running = line != b"stop"
             if self._running:
-                pairs = range(0, 2 * PAIRS, 2)
-                talks = [Deferred.fromCoroutine(self.talk(pair)) for pair in pairs for _ in range(int(line))]
+                talks = [Deferred.fromCoroutine(self.talk()) for _ in range(int(line))]
                 gatherResults(talks).addErrback(failed)
             else:
                 print(self.count - self._counted, flush=True)
@@ -141,17 +154,17 @@ def failed(reason: Failure) -> None:
     cast("Any", reactor).stop()
 
 
-def main(link: str, folder: str) -> None:
-    """Connect everybody, say that all is ready, and do as told."""
-    load = Load(link, folder)
+def main(*arguments: str) -> None:
+    """Connect, say that all is ready, and do as told."""
+    talker = Talker(*arguments)
 
     def ready(_: object) -> None:
-        StandardIO(load)
+        StandardIO(talker)
         print("ready", flush=True)
 
-    Deferred.fromCoroutine(load.connect()).addCallbacks(ready, failed)
+    Deferred.fromCoroutine(talker.connect()).addCallbacks(ready, failed)
     cast("Any", reactor).run()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])
