@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLClientConnectionCreator,
@@ -28,7 +29,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     ITransport,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import directlyProvides, implementer, providedBy
 
 from sims.errors import Code, LocalError, PeerError
@@ -227,7 +228,35 @@ def client_tls(endpoint: IStreamClientEndpoint, host: str, ca: bytes | None = No
         creator = _ClientTls(host, None if ca is None else _roots(ca))
     except (crypto.Error, SSL.Error, ValueError):
         raise LocalError(Code.MALFORMED, "not a certificate in PEM, or not the name of a host") from None
-    return wrapClientTLS(creator, endpoint)
+    return cast("IStreamClientEndpoint", _TlsEndpoint(creator, endpoint))
+
+
+class _GatheringTls(BufferingTLSTransport):
+    """TLS that says what comes at once, though it comes in several records."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """As IProtocol; around it stands ``together()`` of the protocol within, if it has one."""
+        with getattr(self.wrappedProtocol, "together", nullcontext)():
+            super().dataReceived(data)
+
+
+class _GatheringFactory(TLSMemoryBIOFactory):
+    protocol = _GatheringTls
+
+
+@implementer(IStreamClientEndpoint)
+class _TlsEndpoint:
+    """As Twisted's ``wrapClientTLS``, with another protocol."""
+
+    def __init__(self, creator: IOpenSSLClientConnectionCreator, endpoint: IStreamClientEndpoint) -> None:
+        self._creator = creator
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803 - Twisted's name
+        """As IStreamClientEndpoint."""
+        factory = _GatheringFactory(self._creator, True, protocolFactory)
+        connected: Deferred[Any] = self._endpoint.connect(cast("IProtocolFactory", factory))
+        return connected.addCallback(lambda tls: tls.wrappedProtocol)
 
 
 def _roots(ca: bytes) -> list[crypto.X509]:

@@ -85,8 +85,12 @@ class Connection(FrameReceiver):
         self._settle(UnavailableError(self._client.closed_early))
         self._client.connection_lost(self)
 
+    def together(self) -> AbstractContextManager[None]:
+        """Around all that comes at once, in however many pieces."""
+        return self._client.together()
+
     def dataReceived(self, data: bytes) -> None:
-        with self._client.together():
+        with self.together():
             super().dataReceived(data)
 
     def frame_received(self, frame: bytes) -> None:

@@ -9,15 +9,13 @@ from copy import copy
 from hashlib import sha256
 
 from sims.client.history import Entry, Wanted
-from sims.client.store import Arrived, Change, Letter, Person, Store
+from sims.client.store import UNREAD, Arrived, Change, Letter, Person, Store
 from sims.crypto.conversation import Conversation
 
 #: Of each sender so much is remembered as seen: mids and the ids of texts; of all that could not be read as much again.
 MOST_SEEN = 20_000
 #: After so many of one sender it is looked whether they are too many.
 _CROWD = 1000
-#: Under this name stands what could not be read, whoever sent it: strangers, too, find only so much room.
-_UNREAD = ""
 
 
 class Ledger:
@@ -133,7 +131,7 @@ class Ledger:
 
     def unread(self, sender: str, mid: bytes, now: int) -> None:
         """A message could not be opened."""
-        self._see((_UNREAD, _unread(sender, mid)), now)
+        self._see((UNREAD, _unread(sender, mid)), now)
 
     def _see(self, key: tuple[str, bytes], now: int) -> None:
         self._seen[key] = now
@@ -148,7 +146,7 @@ class Ledger:
 
         :raises LocalError: ``unavailable``: that cannot be found out.
         """
-        keys = ((sender, number), (_UNREAD, _unread(sender, number)))
+        keys = ((sender, number), (UNREAD, _unread(sender, number)))
         return any(key in self._seen or self.store.has_seen(*key) for key in keys)
 
     def forget_seen(self, before: int) -> None:

@@ -16,6 +16,9 @@ from msgspec import Struct
 from sims.client.events import Delivery
 from sims.client.history import Entry, Kept, Wanted
 
+#: In the place of a sender, in what was seen: what could not be read, whoever sent it.
+UNREAD = ""
+
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -17,7 +17,7 @@ from sims.client import vault_history
 from sims.client.files import LOCK, hold
 from sims.client.history import Entry, Wanted
 from sims.client.passphrase import Passphrase
-from sims.client.store import Arrived, Change, Letter, Person, Saved
+from sims.client.store import UNREAD, Arrived, Change, Letter, Person, Saved
 from sims.client.vault_copied import start_anew
 from sims.client.vault_key import VAULT, Ask, Secret, finish_restore, read_key
 from sims.client.vault_schema import migrate
@@ -63,6 +63,7 @@ class Vault:
         self._dirty = True  # one that was killed has left its log
         self._stands = False
         self._unindexed = 0
+        self._has_unread = False
         ask = _asker(passphrase)
         self._lock: int | None = hold(folder)
         try:
@@ -77,6 +78,7 @@ class Vault:
                 self._database.execute("pragma secure_delete = on")
                 check(self._database, self._path)
                 migrate(self._database, self._path)
+                self._has_unread = self._find_unread()
                 self._unindexed = vault_history.unindexed(self._database)
                 self._see_where_it_stands(entropy or SystemEntropy())
         except BaseException:
@@ -134,8 +136,14 @@ class Vault:
                 arrived={number: _arrived.decode(value) for number, value in run("select number, row from arrived")},
             )
 
+    def _find_unread(self) -> bool:
+        found = self._database.execute("select 1 from seen where sender = ? limit 1", (UNREAD,)).fetchone()
+        return found is not None
+
     def has_seen(self, sender: str, number: bytes) -> bool:
         """As :meth:`Store.has_seen`."""
+        if sender == UNREAD and not self._has_unread:
+            return False  # as nearly always
         with told(self._path):
             found = self._database.execute("select 1 from seen where sender = ? and number = ?", (sender, number))
             return found.fetchone() is not None
@@ -173,6 +181,7 @@ class Vault:
                 vault_history.delete(self._database, peer)
             new = vault_history.note(self._database, change.history)
         self._unindexed += new
+        self._has_unread = self._has_unread or any(sender == UNREAD for sender, _ in change.seen)
         if change.deleted:
             self._free()
         if self._unindexed >= MOST_UNINDEXED:
