@@ -30,7 +30,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import implementer
 
 from sims.errors import Code, LocalError, PeerError
 from sims.transport import write_at_once
@@ -139,7 +139,6 @@ class _Socket:
 
     def __init__(self, transport: FileDescriptor) -> None:
         self._transport = transport
-        directlyProvides(self, providedBy(transport))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -39,7 +39,7 @@ class State(Enum):
     SECURING = auto()  # waits for TLS
     GREETING = auto()  # waits for connect 1
     PROVING = auto()  # waits for connect 3
-    ADMITTING = auto()  # waits for the store
+    ADMITTING = auto()  # waits for the store; the client has nothing to say before it has heard
     OPEN = auto()  # boxes only
     CLOSED = auto()
 
@@ -129,8 +129,6 @@ class ModernConnection(FrameReceiver):
             self.state = State.ADMITTING
             self.id = claim.id
             self._relay.admit(claim, self._admitted)
-            if self.state is State.ADMITTING:
-                self.hold("admission")
         else:
             raise malformed(f"{type(frame).__name__} in state {self.state.name}")
 
@@ -138,7 +136,6 @@ class ModernConnection(FrameReceiver):
         handshake = self._handshake
         if self.state is not State.ADMITTING or handshake is None:
             return  # it went away meanwhile
-        self.release("admission")
         self._cancel_deadline()
         self._handshake = None
         if isinstance(result, Code):
