@@ -31,7 +31,7 @@ from tests.bench_relay import Relay, start_bare, start_sims
 AT_ONCE = 8
 #: Bytes of the boxes of phases 2, 3 and 4, as they are padded.
 BOX_SIZES = (512, 512, 512)
-#: Bytes that the transcript hashes take in: th1 with the frame of phase 1 and the KEM's ciphertext, th2 to th4 a box each.
+#: Bytes that the transcript hashes take in: th1 the frame of phase 1 and the KEM ciphertext; th2, th3, th4 a box each.
 HASHED_SIZES = (3072, 600, 600, 600)
 
 
