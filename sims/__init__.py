@@ -4,6 +4,7 @@ from sims.client.connection import SeedClient
 from sims.client.events import (
     About,
     AccountDeleted,
+    Anew,
     Connected,
     Contact,
     Deleted,
@@ -35,6 +36,7 @@ from sims.version import __version__
 __all__ = [
     "About",
     "AccountDeleted",
+    "Anew",
     "Client",
     "Code",
     "Connected",

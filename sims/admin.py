@@ -11,15 +11,12 @@ import os
 import re
 import stat
 import sys
-import tarfile
-import tempfile
 import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from sqlite3 import connect
 from typing import Any, NoReturn
 
 from platformdirs import user_data_dir
@@ -27,6 +24,7 @@ from platformdirs import user_data_dir
 from sims.crypto.identity import ServerLink, is_id, parse_server_link
 from sims.crypto.primitives import SystemEntropy
 from sims.errors import Code, LocalError, PeerError, SimsError
+from sims.server.backup import back_up
 from sims.server.folder import DATABASE
 from sims.server.interfaces import Account, Invitation
 from sims.server.names import prepare
@@ -40,8 +38,6 @@ _LIFE = re.compile(r"([1-9][0-9]{0,4})([mhdw])", re.ASCII)
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 #: So many hexadecimal digits of an invitation's hash are shown, and name it.
 SHOWN = 12
-#: What of a folder is in a backup, besides the database.
-KEPT = ("identity", "certificate.pem", "key.pem")
 
 
 class Admin:
@@ -58,7 +54,7 @@ class Admin:
 
     @contextmanager
     def _tables(self) -> Iterator[Tables]:
-        """The tables, in one transaction.
+        """The tables, in one transaction: until it ends, the server waits.
 
         :raises LocalError: the database is not there, damaged, of another version, or in use for too long.
         """
@@ -68,11 +64,23 @@ class Admin:
             with tables.transaction():
                 yield tables
 
+    @contextmanager
+    def _reading(self) -> Iterator[Tables]:
+        """The tables, as they are at one moment, for what takes its time and changes nothing.
+
+        :raises LocalError: the database is not there, damaged, or of another version.
+        """
+        path = self._folder / DATABASE
+        with closing(open_database(path, new=False)) as connection, told(path):
+            tables = Tables(connection)
+            with tables.reading():
+                yield tables
+
     # --- people ---
 
     def users(self, chosen: argparse.Namespace) -> None:
         """Everybody who has an account."""
-        with self._tables() as tables:
+        with self._reading() as tables:
             waits = waiting(tables)
             rows = [(account, waits.get(account.id, (0, 0))) for account in tables.everyone()]
         if chosen.json:
@@ -88,7 +96,7 @@ class Admin:
 
     def remove(self, chosen: argparse.Namespace) -> None:
         """Delete somebody's account: the name is free then."""
-        with self._tables() as tables:
+        with self._reading() as tables:
             account = _find(tables, chosen.who)
         if not chosen.yes:
             _confirm(f"Remove {account.name} ({account.id}), with what waits for them?", account.name)
@@ -99,7 +107,7 @@ class Admin:
 
     def about(self, chosen: argparse.Namespace) -> None:
         """Everything that is kept about somebody."""
-        with self._tables() as tables:
+        with self._reading() as tables:
             facts = tables.facts(_find(tables, chosen.who).id)
         self._say(json.dumps(_plain(facts), indent=2))
 
@@ -117,7 +125,7 @@ class Admin:
     def invitations(self, chosen: argparse.Namespace) -> None:
         """Those that can still be used."""
         now = self._now()
-        with self._tables() as tables:
+        with self._reading() as tables:
             found = [one for one in tables.invitations() if one.expires is None or one.expires > now]
         for one in found:
             until = "for ever" if one.expires is None else f"until {_date(one.expires)}"
@@ -133,9 +141,9 @@ class Admin:
 
     def stats(self, chosen: argparse.Namespace) -> None:
         """How much there is of what."""
-        with self._tables() as tables:
+        with self._reading() as tables:
             found = totals(tables)
-        size = sum(path.stat().st_size for path in self._folder.glob(f"{DATABASE}*"))
+        size = sum(status.st_size for path, status in self._files() if path.name.startswith(DATABASE))
         for name, number in {**found, "bytes of the database": size}.items():
             self._say(f"{number:>14,}  {name}")
 
@@ -144,36 +152,15 @@ class Admin:
         target = Path(chosen.file).expanduser()
         if target.exists() and not chosen.force:
             raise LocalError(Code.POLICY, f"{target} is there already (--force replaces it)")
-        try:
-            with tempfile.TemporaryDirectory(prefix=".sims-backup-", dir=target.absolute().parent) as folder:
-                self._copy_database(Path(folder) / DATABASE)
-                draft = Path(folder) / "backup.tar"
-                with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    with tarfile.open(fileobj=file, mode="w") as archive:
-                        archive.add(Path(folder) / DATABASE, DATABASE, filter=_bare)
-                        for name in KEPT:
-                            if (self._folder / name).exists():
-                                archive.add(self._folder / name, name, filter=_bare)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(draft, target)
-        except OSError as error:
-            raise LocalError(Code.UNAVAILABLE, f"cannot write {target}: {error.strerror}") from None
+        back_up(self._folder, target)
         self._say(f"{target} has the server's database, identity and certificate. Keep it secret: whoever has it can")
         self._say(f"be this server. To go on from it: tar -xpf {target.name} in an empty folder, and --dir that folder")
-
-    def _copy_database(self, copy: Path) -> None:
-        path = self._folder / DATABASE
-        os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        with closing(open_database(path, new=False)) as source, told(path), closing(connect(copy)) as target:
-            source.backup(target, pages=1024, sleep=0.0)
-            target.execute("pragma journal_mode = delete")  # one file, without a log beside it
 
     def check(self, chosen: argparse.Namespace) -> None:
         """See whether the folder is as it should be."""
         wrong = []
-        for path in sorted(self._folder.iterdir()):
-            mode = stat.S_IMODE(path.stat().st_mode)
+        for path, status in self._files():
+            mode = stat.S_IMODE(status.st_mode)
             if mode & 0o077:
                 wrong.append(f"{path} may be read by others (mode {mode:o}): chmod go= {path}")
         path = self._folder / DATABASE
@@ -183,11 +170,17 @@ class Admin:
                 wrong += [f"{path}: {line}" for line in found]
             else:
                 tables = Tables(connection)
-                with tables.transaction():
+                with tables.reading():
                     wrong += [f"{path}: {line}" for line in problems(tables)]
         if wrong:
             raise LocalError(Code.MALFORMED, "\n".join(wrong))
         self._say("all is well")
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """What is in the folder; what the server has removed by now is not."""
+        for path in sorted(self._folder.iterdir()):
+            with suppress(FileNotFoundError):
+                yield path, path.stat()
 
     def _link(self) -> ServerLink:
         path = self._folder / "link"
@@ -228,16 +221,12 @@ def _invitation(tables: Tables, text: str) -> Invitation:
 def _confirm(question: str, name: str) -> None:
     if not sys.stdin.isatty():
         raise LocalError(Code.POLICY, "nothing is done without being asked: --yes")
-    if input(f"{question} Type the name to go on: ").strip() != name:
+    try:
+        typed = input(f"{question} Type the name to go on: ")
+    except EOFError:
+        typed = ""
+    if typed.strip() != name:
         raise LocalError(Code.POLICY, "nothing was done")
-
-
-def _bare(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Nothing of this machine's users goes with a backup."""
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    entry.mode = 0o600
-    return entry
 
 
 def _plain(value: Any) -> Any:
@@ -319,6 +308,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # nobody reads on
         sys.stderr.close()
+        return 1
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"sims-admin {chosen.command}: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

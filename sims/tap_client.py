@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +24,9 @@ from twisted.internet.task import LoopingCall
 from twisted.python import usage
 
 from sims import specs, tls
-from sims.client.store import Store
 from sims.crypto.identity import MAX_NAME, ServerLink, parse_link, parse_server_link
 from sims.errors import SimsError
-from sims.tap_options import Options, folder_of, stop
+from sims.tap_options import Options, folder_of, path_of, stop
 from sims.tap_passphrase import FLAGS, PARAMETERS, asker, check_options
 from sims.transport import LINGER
 from sims.wire import MAX_NAME_JSON
@@ -117,21 +116,21 @@ class ClientOptions(Options):
         if link is None and not has_vault(folder):
             link = _needed_link()  # before anything is made, or asked for
         person = is_terminal() and not self["json"]
-        store = self["store"] = Vault(folder, asker(self, folder, terminal=person))
+        locked = bool(self["passphrase-file"] or self["keyring"])
+        store = self["store"] = Vault(folder, asker(self, folder, terminal=person), locked=locked)
         try:
-            # A profile knows its server and its name.
-            known = bool(store.load().values)
-            if not known and link is None:
+            kept = store.values()  # a profile knows its server and its name
+            if not kept and link is None:
                 link = _needed_link()
             return Client(
                 cast("IReactorTime", reactor),
                 link,
-                self["name"] if known else name,
+                self["name"] if kept else name,
                 store=store,
                 allowed=chosen,
                 groups=groups,
                 ca=ca,
-                invite=local_invite(link if link is not None else _kept_link(store)),
+                invite=local_invite(link if link is not None else _kept_link(kept)),
                 read_receipts=bool(self["read-receipts"]),
                 history=_HISTORY[self["history"]],
             )
@@ -238,14 +237,14 @@ def local_invite(server: ServerLink | None) -> Callable[[], str | None]:
     return invite
 
 
-def _kept_link(store: Store) -> ServerLink | None:
-    kept = store.load().values.get("link")
+def _kept_link(values: Mapping[str, bytes]) -> ServerLink | None:
+    kept = values.get("link")
     return None if kept is None else parse_server_link(kept.decode("ascii"))
 
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).expanduser().read_bytes()
+        return path_of(path).read_bytes()
     except OSError as error:
         raise usage.UsageError(f"cannot read {path}: {error.strerror}") from None
 

@@ -57,8 +57,10 @@ def die(text: str) -> None:
 
 def stdout_line(text: str) -> None:
     # twistd replaces sys.stdout by its log.
+    encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
+    shown = text.encode(encoding, "backslashreplace").decode(encoding)  # a file's name may be no text
     with contextlib.suppress(OSError):  # nobody reads it any more
-        print(text, file=sys.__stdout__, flush=True)
+        print(shown, file=sys.__stdout__, flush=True)
 
 
 class Options(usage.Options):
@@ -130,13 +132,24 @@ def _observer(level: Any) -> ILogObserver:
     return cast("ILogObserver", shown)
 
 
+def path_of(text: str) -> Path:
+    """What a user calls a file or a folder.
+
+    :raises UsageError: it begins with ``~`` and a name, and nobody has that.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise usage.UsageError(f"nobody's home: {text}") from None
+
+
 def folder_of(path: str | None, *default: str, make: bool = True) -> Path:
     """The folder to keep things in, made if it is not there, for its owner alone.
 
     :param make: False for where it would be.
     :raises UsageError: when it cannot be made or is no folder.
     """
-    folder = Path(path).expanduser() if path else Path(platformdirs.user_data_dir("sims")).joinpath(*default)
+    folder = path_of(path) if path else Path(platformdirs.user_data_dir("sims")).joinpath(*default)
     if not make:
         return folder
     try:

@@ -141,21 +141,20 @@ def from_file(path: str) -> Passphrase:
 
     :raises LocalError: it cannot be read, others may read it, or there is no passphrase in it.
     """
-    file = Path(path).expanduser()
+    # No error names the file: who takes the option for one that takes a passphrase does not see it in a log.
     try:
-        with open(file, "rb") as opened:
+        with open(Path(path).expanduser(), "rb") as opened:
             status = os.fstat(opened.fileno())
             if stat.S_IMODE(status.st_mode) & 0o077 or status.st_uid not in (0, os.getuid()):
-                text = f"others may read {file}: make it yours alone (chmod 600), and think of another passphrase"
+                text = "others may read the passphrase's file: make it yours alone (chmod 600), and think of another"
                 raise LocalError(Code.POLICY, text)
             line = opened.readline(8 * MAX_PASSPHRASE)
-    except FileNotFoundError:
-        # Who takes the option for one that takes a passphrase does not see it in a log.
+    except (FileNotFoundError, RuntimeError, ValueError):  # in nobody's home; no name at all
         text = f"there is no such file: --{_FILE_OPTION} takes the name of a file, whose first line is the passphrase"
         raise LocalError(Code.UNAVAILABLE, text) from None
     except OSError as error:
-        raise LocalError(Code.UNAVAILABLE, f"cannot read {file}: {error.strerror}") from None
-    return Passphrase(_text(line, str(file)))
+        raise LocalError(Code.UNAVAILABLE, f"cannot read the passphrase's file: {error.strerror}") from None
+    return Passphrase(_text(line, "the first line of the passphrase's file"))
 
 
 def _text(line: bytes, what: str) -> str:
@@ -172,6 +171,8 @@ def new_in_keyring() -> Secret:
     """
     text, salt = secrets.token_urlsafe(_RANDOM), os.urandom(SALT_SIZE)
     _keyring("set_password", salt, text)
+    if _keyring("get_password", salt) != text:  # there are backends that take everything and keep nothing
+        raise LocalError(Code.UNAVAILABLE, "the desktop's keyring did not keep the passphrase: nothing has changed")
     return Secret(Passphrase(text), Kind.KEYRING, salt)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,13 +17,15 @@ from sims.client.export import as_json, export, write_lines
 from sims.client.passphrase import Passphrase
 from sims.client.store import Store
 from sims.client.vault import Vault
-from sims.client.vault_key import VAULT, Kind, Lock, Secret, change_secret, read_lock
+from sims.client.vault_key import Kind, Lock, Secret, change_secret, has_vault, is_ours, read_lock
 from sims.console.view import export_to_text
 from sims.errors import Code, LocalError, SimsError
 from sims.tap_client import profile
-from sims.tap_options import Options, stdout_line
+from sims.tap_options import Options, path_of, stdout_line
 from sims.tap_passphrase import choose, forget_in_keyring, from_file, new_in_keyring, present, prompt
 
+#: As a shell has it for SIGINT.
+_INTERRUPTED = 130
 _NAME = ["name", "n", None, "The name of the profile (default: the only one that there is, or the login name)."]
 _DIR = ["dir", "d", None, "The folder of the profile (default: one for each name, in the user's data folder)."]
 
@@ -81,7 +84,7 @@ class PassphraseCommand(Command):
             before.append(lock)
             return present(self, folder, lock)
 
-        change_secret(folder, ask, self._new)
+        change_secret(folder, ask, self._new, locked=bool(self["passphrase-file"]))
         for lock in before:
             if lock.kind is Kind.KEYRING:
                 with contextlib.suppress(LocalError):  # it opens nothing any more
@@ -109,7 +112,16 @@ class _FileCommand(Command):
     def parseArgs(self, *words: str) -> None:
         if len(words) != 1:
             raise usage.UsageError("which file? one FILE comes last")
-        self["file"] = Path(words[0]).expanduser()
+        self["file"] = path_of(words[0])
+
+    def check_place(self) -> None:
+        """See whether the file that is to be written would be taken for one of the profile's own.
+
+        :raises LocalError: ``policy``.
+        """
+        if is_ours(self.folder, self["file"]):
+            text = f"{self['file'].name} in {self.folder} is a name for what belongs to the vault: give another FILE"
+            raise LocalError(Code.POLICY, text)
 
 
 class BackupCommand(_FileCommand):
@@ -140,6 +152,7 @@ class BackupCommand(_FileCommand):
                 typed.append(secret.passphrase)
             return secret
 
+        self.check_place()
         back_up(folder, file, ask, lambda: typed[0] if typed else self._own())
         whose = "the vault's passphrase" if typed else "the passphrase that you gave"
         return f"{file} has everything that the vault in {folder} has; it opens with {whose}."
@@ -214,18 +227,24 @@ class ExportCommand(_FileCommand):
         _DIR,
         ["passphrase-file", None, None, "The passphrase is the first line of this file, for your eyes only."],
     ]
-    optFlags = [["json", None, "One JSON object a line for each message (default: text to read)."]]  # noqa: RUF012
+    optFlags = [  # noqa: RUF012 - Twisted's way
+        ["json", None, "One JSON object a line for each message (default: text to read)."],
+        ["force", "f", "Replace the FILE that is there."],
+    ]
 
     def run(self) -> str:
         folder, file = self.folder, self["file"]
-        if not (folder / VAULT).exists():
+        if not has_vault(folder):
             raise LocalError(Code.UNAVAILABLE, f"there is no vault in {folder}")
+        if str(file) != "-":
+            self.check_place()
+            _check_free(file, force=bool(self["force"]))  # before a passphrase is asked for
 
         def ask(lock: Lock | None) -> Secret | None:
             return None if lock is None else present(self, folder, lock)
 
         lines = as_json if self["json"] else export_to_text
-        vault = Vault(folder, ask)
+        vault = Vault(folder, ask, locked=bool(self["passphrase-file"]))
         try:
             if str(file) == "-":
                 return self._print(vault, lines)
@@ -243,6 +262,23 @@ class ExportCommand(_FileCommand):
         return ""
 
 
+def _check_free(file: Path, *, force: bool) -> None:
+    """See whether a file may be written: nothing is there, or a file that may be replaced.
+
+    :raises LocalError: ``policy``: it may not; ``unavailable``: that cannot be seen.
+    """
+    try:
+        found = file.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LocalError(Code.UNAVAILABLE, f"cannot write {file}: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise LocalError(Code.POLICY, f"{file} is there already, and is no file")
+    if not force:
+        raise LocalError(Code.POLICY, f"{file} is there already: --force replaces it")
+
+
 #: The commands, by the word that comes first.
 COMMANDS: dict[str, type[Command]] = {
     "passphrase": PassphraseCommand,
@@ -253,11 +289,13 @@ COMMANDS: dict[str, type[Command]] = {
 
 
 def run_command(word: str, argv: Sequence[str]) -> int:
-    """Run a command; gives the exit status."""
+    """Run a command; gives the exit status: 0, 1 for what cannot be done, 130 after Ctrl-C."""
     options: Any = COMMANDS[word]()
     try:
         options.parseOptions(list(argv))
         told = options.run()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except usage.UsageError as error:
         print(f"sims-client {word}: {error} (--help says more)", file=sys.__stderr__)
         return 1

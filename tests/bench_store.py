@@ -117,7 +117,8 @@ class Bare:
         self._database = sqlite3.connect(folder / "bare.db", isolation_level=None, check_same_thread=False)
         for pragma in ("journal_mode = wal", "synchronous = full", "wal_autocheckpoint = 16384"):
             self._database.execute(f"pragma {pragma}")
-        self._database.execute("create table letters (number integer primary key, src, dst, mid, inner, unique (dst, src, mid))")
+        columns = "number integer primary key, src, dst, mid, inner, unique (dst, src, mid)"
+        self._database.execute(f"create table letters ({columns})")
         self._queue: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
         threading.Thread(target=self._run, daemon=True).start()
         self._number = 0

@@ -22,6 +22,7 @@ from sims.client.files import held, sync, write_whole
 from sims.client.passphrase import SALT_SIZE, STRETCH_SIZE, Passphrase, Stretch, new_stretch
 from sims.client.vault import PLACE, check, connect, told
 from sims.client.vault_key import (
+    DRAFTS,
     KEY_SIZE,
     NEXT_KEY,
     NEXT_VAULT,
@@ -42,7 +43,6 @@ _MAGIC = _FAMILY + b"1\n"
 _HEAD_SIZE = len(_MAGIC) + STRETCH_SIZE
 _PART = 65_536
 _TAG_SIZE = 16
-_DRAFT = "vault.draft"
 
 
 def back_up(folder: Path, file: Path, ask: Ask, passphrase: Callable[[], Passphrase]) -> None:
@@ -66,7 +66,7 @@ def back_up(folder: Path, file: Path, ask: Ask, passphrase: Callable[[], Passphr
         key = read_key(folder, ask, new=False)
         secret = passphrase()
         copy_key = os.urandom(KEY_SIZE)
-        with _draft(folder / _DRAFT) as draft:
+        with _draft(folder) as draft:
             with told(vault), contextlib.closing(connect(vault, key)) as database:
                 check(database, vault)
                 version(database, vault)
@@ -108,7 +108,7 @@ def restore(
             if len(first) < KEY_SIZE:
                 raise _damaged(file)
             key = first[:KEY_SIZE]
-            with _written(following), write_whole(following) as out:
+            with _written(following), write_whole(following, ours=True) as out:
                 out.write(first[KEY_SIZE:])
                 for part in parts:
                     out.write(part)
@@ -144,9 +144,10 @@ def _copy(database: Any, draft: Path, key: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _draft(path: Path) -> Iterator[Path]:
+def _draft(folder: Path) -> Iterator[Path]:
     """An empty file, for its owner alone, that is gone afterwards; and what SQLite puts beside it."""
-    names = [path, path.with_name(f"{path.name}-journal")]
+    names = [folder / name for name in DRAFTS]
+    path = names[0]
     with _written(path):
         for name in names:
             name.unlink(missing_ok=True)

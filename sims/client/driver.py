@@ -333,8 +333,8 @@ class Driver:
             delay = min(SETTLE_FIRST * 2**self._unsettled_times, SETTLE_MOST)
             self._unsettled_times += 1
             self._unsettled = self._clock.callLater(delay, self._settle_again)
-        if self._unsettled_times == 1:
-            self.showing.give(self.on_event, events.Problem(code=error.code, text=error.text))
+            if self._unsettled_times == 1:
+                self.showing.give(self.on_event, events.Problem(code=error.code, text=error.text))
 
     def _settle_again(self) -> None:
         self._unsettled = None

@@ -152,6 +152,15 @@ class Unreadable(Event, frozen=True, kw_only=True):
     code: Code
 
 
+class Anew(Event, frozen=True, kw_only=True):
+    """What somebody says begins anew: their store is new or was restored from a copy, or they gave something up.
+
+    Texts of ours that are not delivered are sent to them again.
+    """
+
+    peer: Contact
+
+
 class NotRead(Event, frozen=True, kw_only=True):
     """A text of ours came and could not be opened, says its recipient: it is sent once more.
 

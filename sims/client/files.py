@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,18 +17,25 @@ LOCK = "vault.lock"
 
 
 @contextlib.contextmanager
-def write_whole(path: Path) -> Iterator[BinaryIO]:
+def write_whole(path: Path, *, ours: bool = False) -> Iterator[BinaryIO]:
     """A file to write to, with the mode 0600 from the beginning; it has its name, durably, once all has gone well.
 
     What stood under that name before is replaced at that moment; after an error it stands there still.
 
+    :param ours: the folder is a profile's: until then it is called ``PATH.new``, and replaces what a crash has left
+        there. Elsewhere such a file is somebody's, and the name is one that no file has.
     :raises OSError: it cannot be written.
     """
-    draft = path.with_name(f"{path.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        draft.unlink()
+    if ours:
+        draft = path.with_name(f"{path.name}.new")
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    else:
+        handle, name = tempfile.mkstemp(prefix=".sims-", dir=path.parent)  # 0600, too
+        draft = Path(name)
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        with open(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

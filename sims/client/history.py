@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from copy import copy
 
 from msgspec import Struct
@@ -96,21 +96,19 @@ def words(text: str) -> tuple[str, ...]:
 class Kept:
     """The entries of a store that is in memory."""
 
-    def __init__(self, entries: Mapping[tuple[str, bytes], Entry] | None = None) -> None:
-        self._entries = {key: copy(entry) for key, entry in (entries or {}).items()}
-        self._next = max((entry.number for entry in self._entries.values()), default=0) + 1
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, bytes], Entry] = {}
+        self._next = 1
 
     def __repr__(self) -> str:
         return f"<{len(self._entries)} entries>"
 
-    def copy(self) -> Kept:
-        """The same entries, which go their own way."""
-        return Kept(self._entries)
-
     def note(self, entries: Iterable[Entry]) -> None:
-        """Entries are new, or have changed."""
+        """Entries are new, or have changed. What somebody else has said stays as it is, whatever has its id."""
         for entry in entries:
             known = self._entries.get(entry.key)
+            if known is not None and entry.sender and entry.text is not None:
+                continue
             kept = copy(entry)
             if known is not None:
                 kept.number = known.number

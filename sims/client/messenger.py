@@ -204,8 +204,6 @@ class Messenger(Commands):
         :raises LocalError: ``unavailable``: it cannot be committed, and nothing of it has left.
         """
         now = self._clock()
-        if self._ledger.lazy and self._lazy is None:
-            self._lazy = now + LAZY
         if self._ledger.urgent or any(due is not None and due <= now for due in (self._note_shown, self._lazy)):
             self._ledger.commit()
             self._note_shown, self._shown, self._lazy = None, 0, None
@@ -218,7 +216,10 @@ class Messenger(Commands):
         if self._now() - self._tidied >= _DAY:
             self._tidied = self._now()
             self._tidy()
-        due = (self._reading.tick(), self._online.tick(), self._note_shown, self._lazy)
+        read, sent = self._reading.tick(), self._online.tick()
+        if self._ledger.lazy and self._lazy is None:
+            self._lazy = self._clock() + LAZY
+        due = (read, sent, self._note_shown, self._lazy)
         return min((time for time in due if time is not None), default=self._clock() + 60)
 
     def told(self, event: Event) -> None:
@@ -227,10 +228,10 @@ class Messenger(Commands):
         if isinstance(event, told.Message):
             noted = self._reading.shown(event.sender.id, bytes.fromhex(event.id))
         elif isinstance(event, told.State) and event.state is Delivery.FAILED:
-            for letter in self._desk.outbox.failed():
-                if letter.id.hex() == event.id:
-                    self._desk.drop(letter, urgent=False)
-                    noted = True
+            letter = self._desk.outbox.failed_text(bytes.fromhex(event.id))
+            if letter is not None:
+                self._desk.drop(letter, urgent=False)
+                noted = True
         if noted:
             self._shown += 1
             if self._note_shown is None or self._shown == MOST_SHOWN:
@@ -241,7 +242,7 @@ class Messenger(Commands):
         self._reading.send_receipts()
         if self._note_shown is not None:
             self._note_shown = self._clock()
-        if self._lazy is not None:
+        if self._ledger.lazy:
             self._lazy = self._clock()
 
     # --- once a day ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from sims.client.events import Contact
 from sims.client.lookups import Key
 from sims.client.names import can_be_asked, folded
 
-Shown = events.Message | events.Unreadable | events.Connected | events.Disconnected
+Shown = events.Message | events.Unreadable | events.Connected | events.Disconnected | events.Anew
 
 #: Seconds that events wait for the name.
 NAME_TIMEOUT = 2.0
@@ -103,10 +103,10 @@ class Naming:
 
 
 def _contact(event: Shown) -> Contact:
-    return event.peer if isinstance(event, events.Connected | events.Disconnected) else event.sender
+    return event.peer if isinstance(event, events.Connected | events.Disconnected | events.Anew) else event.sender
 
 
 def _with(event: Shown, contact: Contact) -> Shown:
-    if isinstance(event, events.Connected | events.Disconnected):
+    if isinstance(event, events.Connected | events.Disconnected | events.Anew):
         return replace(event, peer=contact)
     return replace(event, sender=contact)

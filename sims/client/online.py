@@ -12,6 +12,7 @@ from sims.client import events
 from sims.client.account import Account
 from sims.client.desk import Desk, Ref
 from sims.client.events import Contact, Delivery, Ready
+from sims.client.holds import Holds
 from sims.client.meeting import Meeting
 from sims.client.modern_hop import ModernHop, State
 from sims.client.profile import Profile
@@ -21,10 +22,8 @@ from sims.client.store import Letter
 from sims.errors import Code, LocalError, PeerError, malformed
 from sims.frames import MAX_FRAME
 
-#: Refusals of a message that say nothing about the next attempt; seconds until it, at first and at most.
+#: Refusals of a message that say nothing about the next attempt.
 _FOR_NOW = frozenset({Code.RATE_LIMITED, Code.UNAVAILABLE, Code.INTERNAL})
-AGAIN_FIRST = 5.0
-AGAIN_MOST = 300.0
 #: An invitation that somebody else was quicker to use is looked for again so many times.
 INVITE_ATTEMPTS = 5
 #: The mailbox counts as empty when nothing came for so many seconds.
@@ -68,23 +67,21 @@ class Online:
         self._invite = invite
         self._invited = invited
         self._epoch = profile.epoch
-        self._member = profile.member
         self._brought: str | None = None  # the invitation of the present attempt
         self._attempts = 0
-        # Inner messages that wait for the commit, or for the hop; and how many of them are no letters.
-        self._outgoing: deque[tuple[bytes, bool]] = deque()
+        # Inner messages that wait for the commit, or for the hop, with their letters and mids; and how many have none.
+        self._outgoing: deque[tuple[bytes, Letter | None, bytes]] = deque()
         self._unkept = 0
-        self._letters: set[bytes] = set()  # mids of what is in there, or was sent, and is not accepted
+        self._holds = Holds(clock)
         self._before = 0  # letters of no text that were queued when this connection began
         self._congested = False
         self._announced = False
         self._announce_at: float | None = None
         self._lists: deque[Ref] = deque()
-        self._again: dict[int, tuple[float, float]] = {}  # letters refused for now: when to try again, after how long
         self._room = 0
         self._heard_at = 0.0
         self.emptied = profile.emptied
-        self.account = Account(desk, self.send, random)
+        self.account = Account(desk, self.send, random, is_member=profile.member)
         self.reading: Reading
         self.meeting: Meeting
         self.publishing: Publishing
@@ -115,7 +112,7 @@ class Online:
         """A new connection to the server is there."""
         self._epoch += 1
         self._ledger.value("epoch", self._epoch.to_bytes(8, "big"))
-        self._brought = None if self._member else (self._invite() or self._invited)
+        self._brought = None if self.account.is_member else (self._invite() or self._invited)
         self.hop.connected(self.name, binding, self._brought, self._epoch)
 
     def lost(self) -> None:
@@ -126,8 +123,7 @@ class Online:
             self._desk.events.append(events.Offline())
         self.hop.lost()
         self._clear()
-        self._letters.clear()
-        self._again.clear()
+        self._holds.clear()
         self._desk.acks.clear()
         self._desk.acks_later.clear()
         self._congested = False
@@ -153,10 +149,12 @@ class Online:
             elif not was_ready and self.hop.joined is not None:
                 self._joined()
         except (PeerError, LocalError) as error:
-            if not was_ready and error.code in _INVITES:
-                self._not_invited()
             self.hop.lost()  # nothing goes out behind it
             self._clear()
+            if not was_ready:
+                self.account.shut_out(error.code)
+                if error.code in _INVITES:
+                    self._not_invited()
             raise
 
     def _clear(self) -> None:
@@ -165,10 +163,7 @@ class Online:
 
     def _not_invited(self) -> None:
         """Look whether there is another invitation for the next attempt."""
-        if self._member:
-            # The server has lost its accounts.
-            self._member = False
-            self._ledger.value("member", None)
+        self.account.not_member()  # the server has lost its accounts
         self._attempts += 1
         found = self._invite()
         # A server on this machine soon writes a new one in the place of one that is used.
@@ -183,9 +178,7 @@ class Online:
         if not 1 <= len(joined.name) <= 128 or not joined.name.isprintable():
             raise malformed("the server calls us by what can be no name")
         self._attempts = 0
-        if not self._member:
-            self._member = True
-            self._ledger.value("member", b"1")
+        self.account.taken_in()
         if joined.name != self.name:
             self.name = joined.name  # the server's word, as others see it
             self._ledger.value("name", self.name.encode("utf-8"))
@@ -226,18 +219,21 @@ class Online:
     def send(self, message: inner.Inner) -> None:
         """Send something that is not kept: it is lost with the connection."""
         if self.is_ready:
-            self._outgoing.append((inner.encode(message), False))
+            self._outgoing.append((inner.encode(message), None, b""))
             self._unkept += 1
 
     def post(self, letter: Letter) -> None:
-        """Send a letter that is sealed; again on every connection, until the server has accepted it."""
-        if not self.is_ready or letter.inner is None or letter.mid in self._letters:
+        """Send a letter that is sealed; again on every connection, until the server has accepted it.
+
+        While nothing may be written to its recipient, nothing happens: it goes with all that waits for them, in order.
+        """
+        if not self.is_ready or letter.inner is None or self._holds.is_under_way(letter) or self._holds.stop(letter):
             return
         if len(letter.inner) > self._room:
             self._desk.fail(letter, Code.TOO_LARGE)  # the server's limit is lower than the format's
             return
-        self._letters.add(letter.mid)
-        self._outgoing.append((letter.inner, True))
+        self._holds.sent(letter)
+        self._outgoing.append((letter.inner, letter, letter.mid))
 
     def need(self) -> None:
         """Something is to be asked that only the server knows.
@@ -268,8 +264,11 @@ class Online:
         for start in range(0, len(acks), inner.MAX_MIDS):
             self.send(inner.Ack(data=inner.AckData(mids=tuple(acks[start : start + inner.MAX_MIDS]))))
         while self._outgoing and not self._congested:
-            message, kept = self._outgoing.popleft()
-            self._unkept -= not kept
+            message, letter, mid = self._outgoing.popleft()
+            self._unkept -= letter is None
+            if letter is not None and self._desk.outbox.carried_by(mid) is not letter:
+                self._holds.answered(mid)  # it has failed before it left
+                continue
             self.hop.seal(message)
 
     def tick(self) -> float | None:
@@ -277,28 +276,27 @@ class Online:
         if not self.is_ready:
             return None
         now = self._clock()
-        for number in [number for number, (when, _) in self._again.items() if when <= now]:
-            letter = self._desk.outbox.get(number)
-            if letter is None or letter.state is not Delivery.QUEUED:
-                del self._again[number]
-            else:
-                delay = self._again[number][1]
-                self._again[number] = float("inf"), delay
-                self.post(letter)
+        self._post_again()
         self._announce()
         self.publishing.tick(self._now())
         self.hop.rekey_if_due()
-        if now - self._heard_at >= QUIET and self._now() - self.emptied >= _DAY:
-            self.emptied = self._now()
+        quiet = self._heard_at + QUIET if self._now() - self.emptied >= _DAY else None
+        if quiet is not None and quiet <= now:
+            quiet, self.emptied = None, self._now()
             self._ledger.value("emptied", self.emptied.to_bytes(8, "big"))
         asks = self.reading.asking.tick()
-        times = [when for when, _ in self._again.values() if when != float("inf")]
-        if asks is not None:
-            times.append(now + asks)
-        if self._announce_at is not None:
-            times.append(self._announce_at)
         found = self._desk.lookups.tick()
-        return min((*times, *(() if found is None else (found,))), default=None)
+        times = (None if asks is None else now + asks, self._announce_at, found, self._holds.due, quiet)
+        return min((when for when in times if when is not None), default=None)
+
+    def _post_again(self) -> None:
+        """Send what waits for people whose time has come, in order."""
+        free = self._holds.free()
+        waiting = [letter for letter in self._desk.outbox.queued() if letter.to in free] if free else []
+        for letter in waiting:
+            self.post(letter)
+        for person in free.difference(letter.to for letter in waiting):
+            self._holds.accept(person)
 
     # --- what the server says -----------------------------------------------------------------------------------------
 
@@ -325,15 +323,14 @@ class Online:
 
     def _accepted(self, mid: bytes) -> None:
         letter = self._desk.outbox.carried_by(mid)
-        self._letters.discard(mid)
+        self._holds.answered(mid)
         if letter is None:
             if self.account.deleted(mid):
-                self._member = self._announced = False
-                self._ledger.value("member", None)
+                self._announced = False
             else:
                 self.publishing.accepted(mid)
             return
-        self._again.pop(letter.number, None)
+        self._holds.accept(letter.to)
         with self._ledger.lazily():  # or else it is sent once more, and accepted again
             if letter.content is None and not letter.id:
                 self._desk.drop(letter)  # a phase without a message
@@ -350,6 +347,7 @@ class Online:
                 raise PeerError(code, _CLOSING[code])
             self._desk.problem(code, "the server refuses something")
             return
+        self._holds.answered(mid)
         letter = self._desk.outbox.carried_by(mid)
         if letter is not None:
             self._refused(letter, code, after)
@@ -364,19 +362,28 @@ class Online:
 
     def _refused(self, letter: Letter, code: Code, after: float | None) -> None:
         """The server does not take a letter."""
-        self._letters.discard(letter.mid)
         if letter.state is not Delivery.QUEUED:
             return
-        if code in _FOR_NOW or (code is Code.MAILBOX_FULL and not letter.id):
+        full = code is Code.MAILBOX_FULL and not letter.id
+        if full or code in _FOR_NOW:
             # What nobody has asked for is not reported as failed, and the other end waits for it.
-            _, before = self._again.get(letter.number, (0.0, AGAIN_FIRST / 2))
-            delay = min(max(2 * before, after or 0.0), AGAIN_MOST)
-            self._again[letter.number] = self._clock() + delay, delay
+            held = self._holds.stop(letter)
+            self._holds.refuse(letter, after, texts=not full)
+            if not held:
+                self._take_back()
             return
-        self._again.pop(letter.number, None)
         self._desk.fail(letter, code)
         if code is Code.UNKNOWN_RECIPIENT:
             self.meeting.gone(letter.to)
+
+    def _take_back(self) -> None:
+        """What has not left yet, and may not be written any more, is not."""
+        outgoing, self._outgoing = self._outgoing, deque()
+        for message, letter, mid in outgoing:
+            if letter is not None and self._holds.stop(letter):
+                self._holds.answered(mid)
+            else:
+                self._outgoing.append((message, letter, mid))
 
 
 _CLOSING = {

@@ -30,6 +30,7 @@ class Outbox:
         self._mids: dict[int, bytes] = {}  # number -> the mid under which it can be found
         self._queued: dict[int, Letter] = {}
         self._unsealed: dict[int, Letter] = {}
+        self._failed: dict[bytes, Letter] = {}  # by id: it is here only until that was told
         self._texts = 0  # of those that are queued
         for letter in self._letters.values():
             self._index(letter)
@@ -65,7 +66,8 @@ class Outbox:
     def _index(self, letter: Letter) -> None:
         self._unindex(letter)
         if letter.state is Delivery.FAILED:
-            return  # it is here only until that was told
+            self._failed[letter.id] = letter
+            return
         number = letter.number
         if letter.mid:
             # Only under its newest mid: what is said of an older one says nothing about what is under way now.
@@ -85,6 +87,8 @@ class Outbox:
             del self._by_mid[mid]
         if letter.id and self._by_id.get(letter.id) is letter:
             del self._by_id[letter.id]
+        if self._failed.get(letter.id) is letter:
+            del self._failed[letter.id]
         self._unsealed.pop(letter.number, None)
         if self._queued.pop(letter.number, None) is not None:
             self._texts -= bool(letter.id)
@@ -124,9 +128,19 @@ class Outbox:
         wanted = folded(name)
         return [letter for letter in self.waiting() if not letter.to and folded(letter.name) == wanted]
 
+    def undelivered(self, person: str) -> list[Letter]:
+        """Texts for this id that are sealed, and of which nobody has said that they have come; in order."""
+        texts = (letter for letter in self._letters.values() if letter.id and letter.to == person)
+        sealed = (letter for letter in texts if letter.content is not None)
+        return [one for one in sealed if one.state is Delivery.ACCEPTED or (one.state is Delivery.QUEUED and one.inner)]
+
     def failed(self) -> list[Letter]:
         """Those of which it is still to be told that they have failed."""
-        return [letter for letter in self._letters.values() if letter.state is Delivery.FAILED]
+        return sorted(self._failed.values(), key=lambda letter: letter.number)
+
+    def failed_text(self, number: bytes) -> Letter | None:
+        """The one of them that has this id."""
+        return self._failed.get(number)
 
     @property
     def texts_queued(self) -> int:

@@ -156,6 +156,8 @@ class People:
         person = self.want(held.changed_to)
         name, held.name, held.changed_to = held.name, "", ""
         held.verified = False
+        person.before = tuple(one for one in (*held.before, held.id, *person.before) if one != person.id)
+        held.before = ()
         if person.name and self._by_name.get(folded(person.name)) is person:
             del self._by_name[folded(person.name)]
         person.name = name

@@ -25,7 +25,8 @@ class Publishing:
     """Keeps them fresh: the bundle is published on every connection, replaced weekly, and one-time keys refilled.
 
     :param fetch_own: asks the server for its copy of the own bundle.
-    :param outdated: the last client of this store was restored from a copy, and did not come to publish.
+    :param outdated: the last client of this store did not come to publish what it had to: it was restored from a copy,
+        or its one-time keys were on their way to the server when it ended.
     :ivar waits: for the server's copy.
     """
 
@@ -48,13 +49,14 @@ class Publishing:
         self._entropy = entropy
         self._send = send
         self._fetch_own = fetch_own
-        self._outdated = outdated
+        self._owed = ROUNDS if outdated else 0  # of one-time keys, until the server has the last of them
         self._name = ""
         self._most = MAX_PUBLISHED
         self._mid: bytes | None = None  # of the publish that is out
+        self._has_keys = False  # whether it has one-time keys
         self._over = True  # nothing can be done before the next connection
         self.waits = False
-        self._rounds = 0  # of one-time keys that are to be published, however many there are
+        self._rounds = 0  # of those that are owed, so many are yet to be made
         self._attempts = 0
 
     def __repr__(self) -> str:
@@ -76,12 +78,10 @@ class Publishing:
         self._most = min(MAX_PUBLISHED, most)
         self._attempts = 0
         self._over = False
-        if restored and not self._outdated:
-            self._outdated = True
-            self._ledger.value("outdated", b"1")
-        self._rounds = ROUNDS if self._outdated else int(unknown)
+        self._owe(ROUNDS if restored else int(unknown and self._most > 0))
+        self._rounds = self._owed
         bundle = self._talks.prekeys.bundle
-        if self._outdated:
+        if self._owed >= ROUNDS:
             self._ask()
         elif bundle is None or bundle.name != name or bundle.specs != self._specs or self._is_old(bundle, now):
             self._publish(None, now)
@@ -109,8 +109,8 @@ class Publishing:
         if mid == self._mid:
             self._mid = None
             self._attempts = 0
-            if self._outdated and not self._rounds:
-                self._outdated = False
+            if self._owed and self._has_keys and not self._rounds:
+                self._owed = 0
                 self._ledger.value("outdated", None)
 
     def refused(self, mid: bytes, code: Code) -> bool:
@@ -137,6 +137,12 @@ class Publishing:
             self._over = True
             raise
 
+    def _owe(self, rounds: int) -> None:
+        """The server lacks one-time keys, or may lack them, in spite of those of which the private halves are here."""
+        if rounds and not self._owed:
+            self._ledger.value("outdated", b"1")
+        self._owed = max(self._owed, rounds)
+
     def _ask(self) -> None:
         self.waits = True
         self._fetch_own()
@@ -162,6 +168,7 @@ class Publishing:
         if not self._most or not (self._rounds or len(self._talks.prekeys.one_time_ids) < FEW):
             return []
         self._rounds = max(0, self._rounds - 1)
+        self._owe(1)
         prekeys = self._talks.prekeys.copy()
         made = prekeys.make_one_time_keys(self._identity, self._most, now=now, entropy=self._entropy)
         self._talks.keep_prekeys(prekeys)
@@ -169,5 +176,6 @@ class Publishing:
 
     def _out(self, bundle: Bundle, one_time_keys: Sequence[OneTimeKey]) -> None:
         self._mid = self._entropy.octets(16)
+        self._has_keys = bool(one_time_keys)
         keys = tuple(inner.pack(key) for key in one_time_keys)
         self._send(inner.Publish(mid=self._mid, data=inner.PublishData(bundle=inner.pack(bundle), one_time_keys=keys)))

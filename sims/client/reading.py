@@ -13,9 +13,9 @@ from sims.client.events import Delivery
 from sims.client.history import CAME, UNREADABLE, Entry
 from sims.client.lookups import Key
 from sims.client.naming import Naming
-from sims.client.store import Arrived
+from sims.client.store import Arrived, Letter
 from sims.crypto.content import MAX_RECEIPT, Arrival, Disconnect, Place, Receipt, Text, Unreadable
-from sims.errors import LocalError, SimsError
+from sims.errors import Code, LocalError, SimsError
 from sims.inner import ClientCom, ClientConnect
 
 #: Seconds: receipts are gathered for so long.
@@ -108,10 +108,15 @@ class Reading:
                 self.naming.show(begun)
                 self.may_send(sender)
         waits = bool(desk.outbox.unsealed(sender))
+        anew = any(act.anew for act in (*arrived.settled, *arrived.acts))
+        if anew:
+            self.naming.show(events.Anew(peer=desk.people.contact(sender)))
         for act in arrived.settled:
             self._settled(sender, act)
         for act in arrived.acts:
-            self._act(sender, act, arrived.session)
+            self._act(sender, act, arrived.session, message.mid)
+        if anew:
+            self._send_again(sender, arrived.session)
         if arrived.due is not None:
             desk.talks.answer(sender, arrived.session)
         if arrived.confirmed:
@@ -122,11 +127,11 @@ class Reading:
             self._ledger.urgent, self._ledger.lazy = urgent, True
             desk.acks_later.append(desk.acks.pop())
 
-    def _act(self, sender: str, act: Arrival, session: bytes) -> None:
+    def _act(self, sender: str, act: Arrival, session: bytes, mid: bytes) -> None:
         desk = self._desk
         match act.content:
             case Text():
-                self._text(sender, act, act.content, session)
+                self._text(sender, act, act.content, session, mid)
             case Receipt():
                 state = Delivery.READ if act.content.state == "read" else Delivery.DELIVERED
                 for number in act.content.ids:
@@ -139,17 +144,37 @@ class Reading:
                 letter = desk.outbox.carried_by(act.content.ref)
                 asked = letter is not None and letter.to == sender and letter.content is not None
                 if letter is not None and asked and letter.again < MOST_AGAIN:
-                    letter.again += 1
-                    letter.state, letter.inner = Delivery.QUEUED, None
-                    letter.times = {**letter.times, "again": self._now()}
-                    desk.outbox.note(letter)
+                    self._note_again(letter)
                     if letter.id:
                         contact = desk.people.contact(sender)
                         desk.events.append(events.NotRead(to=contact, id=letter.id.hex(), again=letter.again))
                     desk.forward(letter)
 
-    def _text(self, sender: str, act: Arrival, text: Text, session: bytes) -> None:
+    def _note_again(self, letter: Letter) -> None:
+        letter.again += 1
+        letter.state, letter.inner = Delivery.QUEUED, None
+        letter.times = {**letter.times, "again": self._now()}
+        self._desk.outbox.note(letter)
+
+    def _send_again(self, sender: str, session: bytes) -> None:
+        """Somebody's store is another: what was sealed for that of before, and has not come, is sealed for this one.
+
+        They could ask for one of these an hour only. What has come all the same is shown once, by its id.
+        """
+        desk = self._desk
+        letters = [one for one in desk.outbox.undelivered(sender) if one.session != session and one.again < MOST_AGAIN]
+        for letter in letters:
+            self._note_again(letter)
+        for letter in letters:
+            desk.forward(letter)
+
+    def _text(self, sender: str, act: Arrival, text: Text, session: bytes, mid: bytes) -> None:
         desk, now = self._desk, self._now()
+        if self._is_ours(sender, text.id):
+            # What is said of one id would be said of two texts.
+            contact = desk.people.contact(sender)
+            self.naming.show(events.Unreadable(sender=contact, id=mid.hex(), code=Code.MALFORMED))
+            return
         row = Arrived(number=0, sender=sender, id=text.id, session=session, confirmed=act.confirmed, time=now)
         if not self._ledger.has_seen(sender, text.id):
             self._ledger.seen(sender, text.id, now)
@@ -164,6 +189,16 @@ class Reading:
         # One that came before is answered once more: the first receipt may have been lost.
         desk.inbox.add(row)
         self.may_send(sender)
+
+    def _is_ours(self, person: str, number: bytes) -> bool:
+        """Whether a text that we have sent to somebody has this id."""
+        letter = self._desk.outbox.text(number)
+        if letter is not None:
+            return letter.to == person
+        with contextlib.suppress(LocalError):  # then it is taken as it is
+            entry = self._ledger.entry("", number)
+            return entry is not None and entry.peer == person
+        return False
 
     def _keep(self, row: Arrived) -> None:
         person = self._desk.people.get(row.sender)

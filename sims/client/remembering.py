@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sims.client import events, why
 from sims.client.desk import Desk, Ref
@@ -12,8 +14,10 @@ from sims.client.names import folded
 from sims.client.online import Online
 from sims.client.outbox import entry_of
 from sims.client.saying import said
+from sims.client.store import Letter
 from sims.errors import Code, LocalError
 
+_DIGITS = 32
 _BEGINNING = re.compile(r"[0-9a-f]{4,32}", re.ASCII)
 
 
@@ -28,15 +32,18 @@ class Remembering:
         return "<remembering>"
 
     def history(self, person: str, name: str, limit: int, before: str | None, ref: Ref) -> None:
-        """Tell what was said with somebody.
+        """Tell what was said with somebody, be it that their id was not known then, or was another.
 
         :param before: the id of a message, of which only earlier ones are wanted.
         :raises LocalError: ``malformed``; ``unknown-recipient``, for a message that is not there.
         """
-        number = None if before is None else self._one(before).number
-        wanted = Wanted(peer=person or _nameless(name), before=number, limit=_limited(limit))
+        most, peers = _limited(limit), self._peers(person, name)
+        number = None if before is None else self._one(before, peers).number
+        found = self._all(peers, before=number, limit=most)
+        found.sort(key=lambda entry: entry.number)
+        messages = tuple(self._said(entry) for entry in found[-most:])
         to = self._desk.people.contact(person) if person else Contact("", name)
-        self._desk.events.append(events.History(to=to, messages=self._found(wanted), ref=ref))
+        self._desk.events.append(events.History(to=to, messages=messages, ref=ref))
 
     def search(self, text: str, limit: int, ref: Ref) -> None:
         """Tell where words were said: all of them, or words that begin so.
@@ -46,7 +53,8 @@ class Remembering:
         found = words(text)
         if not found:
             raise LocalError(Code.MALFORMED, "search for which words?")
-        messages = self._found(Wanted(words=found, limit=_limited(limit)))
+        kept = self._desk.ledger.history(Wanted(words=found, limit=_limited(limit)))
+        messages = tuple(self._said(entry) for entry in kept)
         self._desk.events.append(events.History(text=text, messages=messages, ref=ref))
 
     def why(self, number: str, ref: Ref) -> None:
@@ -72,45 +80,69 @@ class Remembering:
     def delete(self, person: str, name: str, ref: Ref) -> None:
         """Delete what was said with somebody: its history, texts that wait to be sent, shown or sent again.
 
-        What was not accepted by the server fails; what was cannot be sent again. Who they are stays, and whether that
-        is verified; which messages were seen, so that none is shown twice; and the sessions, in which there is no text,
-        as what they send next comes on them, and the oldest bundle and cipher spec that they may use is known by them.
+        What was not accepted by the server fails, though it may have arrived if it has left. What was cannot be sent
+        again, and whoever waits for its receipt hears that. Who they are stays, and whether that is verified; which
+        messages were seen, so that none is shown twice; and the sessions, in which there is no text, as what they send
+        next comes on them, and the oldest bundle and cipher spec that they may use is known by them.
 
         :raises LocalError: ``unknown-recipient``, when nothing is kept of anybody by that.
         """
-        desk, peer = self._desk, person or _nameless(name)
-        known = desk.people.get(person)
-        letters = [one for one in desk.outbox.texts() if one.to == person] if person else []
-        letters += desk.outbox.nameless(name) if name else []
-        if not (known or desk.talks.has(person) or letters or desk.ledger.history(Wanted(peer=peer, limit=1))):
+        desk, peers = self._desk, self._peers(person, name)
+        letters = [one for one in desk.outbox.texts() if entry_of(one).peer in peers]
+        known = desk.people.get(person) is not None or desk.talks.has(person)
+        if not (known or letters or self._all(peers, limit=1)):
             raise LocalError(Code.UNKNOWN_RECIPIENT, "nothing is kept of anybody by that")
         for letter in letters:
-            if letter.state is Delivery.QUEUED:
-                desk.fail(letter, Code.POLICY)
-            elif letter.state is not Delivery.FAILED:
-                desk.drop(letter)
-        desk.inbox.delete(person)
-        desk.talks.empty(person)
-        if known is not None and (known.asks or known.unread):
-            known.asks = known.unread = ()
-            desk.ledger.person(known)
-        desk.ledger.delete(peer)
-        if person and name:
-            desk.ledger.delete(_nameless(name))
+            self._let_go(letter)
+        for peer in peers:
+            desk.inbox.delete(peer)
+            desk.talks.empty(peer)
+            one = desk.people.get(peer)
+            if one is not None and (one.asks or one.unread):
+                one.asks = one.unread = ()
+                desk.ledger.person(one)
+            desk.ledger.delete(peer)
         contact = desk.people.contact(person) if person else Contact("", name)
         desk.events.append(events.Deleted(peer=contact, ref=ref))
 
+    def _let_go(self, letter: Letter) -> None:
+        """The text of a letter is not kept."""
+        desk = self._desk
+        if letter.state is Delivery.QUEUED:
+            desk.fail(letter, Code.POLICY)
+        elif letter.state is not Delivery.FAILED:
+            ref = desk.refs.get(letter.number)
+            if letter.state is Delivery.ACCEPTED and ref is not None:
+                desk.problem(Code.POLICY, "what was said was deleted before it was known to have arrived", ref)
+            desk.drop(letter)
+
     # --- within -------------------------------------------------------------------------------------------------------
 
-    def _found(self, wanted: Wanted) -> tuple[Said, ...]:
-        return tuple(self._said(entry) for entry in self._desk.ledger.history(wanted))
+    def _peers(self, person: str, name: str) -> tuple[str, ...]:
+        """Under what it stands what was said with somebody: the id, those that had the name before, and the name, from
+        when the id was not known."""
+        known = self._desk.people.get(person)
+        ids, names = [person], [name]
+        if known is not None:
+            ids += known.before
+            names.append(known.name)
+        return tuple(dict.fromkeys([*filter(None, ids), *map(_nameless, filter(None, names))]))
 
-    def _one(self, number: str) -> Entry:
+    def _all(self, peers: Iterable[str | None], **wanted: Any) -> list[Entry]:
+        """What is wanted of each of some peers."""
+        return [entry for peer in peers for entry in self._desk.ledger.history(Wanted(peer=peer, **wanted))]
+
+    def _one(self, number: str, peers: Sequence[str | None] = (None,)) -> Entry:
+        """The message of an id, or of an id that begins so; of those of some peers, or of all.
+
+        Where somebody has given one of theirs the id of one of ours, it is ours.
+        """
         begin = number.strip().lower()
         if not _BEGINNING.fullmatch(begin):
             raise LocalError(Code.MALFORMED, "a message has an id of 32 hexadecimal digits: give it, or its first 4")
         ids = bytes.fromhex(begin.ljust(32, "0")), bytes.fromhex(begin.ljust(32, "f"))
-        found = self._desk.ledger.history(Wanted(ids=ids, limit=2))
+        ours = self._all(peers, sender="", ids=ids, limit=1) if len(begin) == _DIGITS else []
+        found = ours or self._all(peers, ids=ids, limit=2)
         if not found:  # where no history is kept
             found = [entry_of(letter) for letter in self._desk.outbox.texts() if ids[0] <= letter.id <= ids[1]]
         if len(found) != 1:

@@ -94,6 +94,7 @@ class Person(Struct, kw_only=True):
     :ivar verified: whether a link or the safety number has confirmed the id.
     :ivar sign: their public keys, 32 bytes each, once they are known; ``dh`` likewise.
     :ivar changed_to: another id that the server now gives for the name; nothing is sent until the user accepts it.
+    :ivar before: the ids that had the name before, as the user has accepted this one in their place.
     :ivar asked: when they were last asked for what could not be read, Unix seconds.
     :ivar asks: the mids of what could not be read, and is to be asked for; ``vain``: how often in a row that failed.
     :ivar unread: the mids of what could not be read since all was whole that came of them.
@@ -108,6 +109,7 @@ class Person(Struct, kw_only=True):
     sign: bytes = b""
     dh: bytes = b""
     changed_to: str = ""
+    before: tuple[str, ...] = ()
     asked: int = 0
     asks: tuple[bytes, ...] = ()
     vain: int = 0

@@ -177,32 +177,15 @@ class Talks:
 
     def _stream(self, person: str, session: bytes, said: Said) -> Stream:
         conversation = self.find(person)
-        if conversation is None:
-            return Stream(stream=said.stream)
-        order = conversation._order
-        # Of a session that is not confirmed, what it has brought stands beside what counts.
-        tentative = order._tentative.get(session, {}).get(said.stream)
-        counted = order._streams.get(said.stream, Stream(stream=said.stream))
-        return counted if tentative is None else tentative[1]
+        return Stream(stream=said.stream) if conversation is None else conversation.stream(session, said.stream)
 
     def empty(self, person: str) -> None:
-        """Keep of a conversation nothing that was said: no text that waits for another, or for its session.
-
-        What is missing is given up. All else stays: which bundle and which class of spec were seen, so that nobody can
-        give an older one; the keys to read what is under way; where the stream of theirs stands.
-        """
+        """Keep of a conversation nothing that was said, as :meth:`Conversation.empty`."""
         found = self.find(person)
-        if found is None:
-            return
-        changed = found.copy()
-        order = changed._order
-        for key, stream in order._streams.items():
-            if stream.runs:
-                last = stream.runs[-1]
-                order._streams[key] = Stream(stream=key, seq=last.last, chain=last.chain)
-        order._held.clear()
-        order._tentative.clear()
-        self._keep(changed)
+        if found is not None:
+            changed = found.copy()
+            changed.empty()
+            self._keep(changed)
 
     def renew(self, person: str) -> None:
         """Something that was sealed will never arrive: what follows goes in a new stream, on a new session."""

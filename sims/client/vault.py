@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,17 +20,23 @@ from sims.client.history import Entry, Wanted
 from sims.client.passphrase import Passphrase
 from sims.client.store import UNREAD, Arrived, Change, Letter, Person, Saved
 from sims.client.vault_copied import start_anew
-from sims.client.vault_key import VAULT, Ask, Secret, finish_restore, read_key
-from sims.client.vault_schema import migrate
+from sims.client.vault_key import VAULT, Ask, Secret, finish_restore, forget_drafts, read_key
+from sims.client.vault_schema import KEEP_COPY, MIGRATIONS, forget_copies, migrate, version
 from sims.crypto.primitives import ModernEntropy, SystemEntropy
 from sims.errors import Code, LocalError
 
 K = TypeVar("K")
 
-#: The fact that says where the vault stood; not among the values.
-PLACE = "vault.place"
+#: Facts that are not among the values: where the vault stood; when all of it was checked last, Unix seconds.
+PLACE, CHECKED = "vault.place", "vault.checked"
+#: All of it is read and checked after a crash, where it is a copy, and when that was done so long ago; seconds. What is
+#: read for use is checked each time.
+CHECK_EVERY = 86_400
+#: A file is made smaller where so many pages, or three times those that are free, are written anew for it at most.
+FEW_PAGES = 256
 #: So many texts wait at most until their words are indexed.
 MOST_UNINDEXED = 200
+_COUNTS = ("freelist_count", "page_count")
 # Of one sender, all but so many of the newest.
 _CROWDED = """
 delete from seen where sender = ? and number in
@@ -46,7 +53,13 @@ class Vault:
     """A :class:`~sims.client.store.Store` in a folder; one process at a time."""
 
     def __init__(
-        self, folder: Path, passphrase: str | Ask | None = None, *, entropy: ModernEntropy | None = None
+        self,
+        folder: Path,
+        passphrase: str | Ask | None = None,
+        *,
+        locked: bool = False,
+        entropy: ModernEntropy | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Open it, or make it.
 
@@ -55,8 +68,11 @@ class Vault:
         :param folder: there already, for its owner alone.
         :param passphrase: what opens its key, or locks that of a new vault; or who is asked for it. Without one, a new
             vault's key is locked by nothing, and its file opens it.
+        :param locked: refuse one that is there and has no passphrase, as is done where one is given.
+        :param now: Unix seconds.
         :raises LocalError: ``unavailable``: it is in use, damaged, of a newer version, cannot be read or written, or
-            its key is not the right one; ``not-authenticated``: the passphrase is not; ``policy``: it can be none.
+            its key is not the right one; ``not-authenticated``: the passphrase is not; ``policy``: it can be none, or
+            the vault has none.
         """
         self._path = folder / VAULT
         self._database: Any = None
@@ -64,11 +80,16 @@ class Vault:
         self._stands = False
         self._unindexed = 0
         self._has_unread = False
+        self._checked = b""
+        self._now = now
         ask = _asker(passphrase)
         self._lock: int | None = hold(folder)
         try:
             finish_restore(folder)
-            key = read_key(folder, ask, new=not self._path.exists())
+            forget_drafts(folder)
+            crashed = os.path.lexists(f"{self._path}-wal")
+            locked = locked or isinstance(passphrase, str)
+            key = read_key(folder, ask, new=not self._path.exists(), locked=locked)
             with told(self._path):
                 # Whoever makes the file first says who may read it.
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -76,8 +97,8 @@ class Vault:
                 self._database.execute("pragma journal_mode = wal")
                 self._database.execute("pragma synchronous = full")
                 self._database.execute("pragma secure_delete = on")
-                check(self._database, self._path)
-                migrate(self._database, self._path)
+                self._check(crashed=crashed)
+                migrate(self._database, self._path, now=now)
                 self._has_unread = self._find_unread()
                 self._unindexed = vault_history.unindexed(self._database)
                 self._see_where_it_stands(entropy or SystemEntropy())
@@ -88,11 +109,26 @@ class Vault:
     def __repr__(self) -> str:
         return f"<vault {self._path}>"
 
+    def _fact(self, name: str) -> bytes | None:
+        found = self._database.execute("select value from facts where name = ?", (name,)).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def _check(self, *, crashed: bool) -> None:
+        """Read all of it, if it is time to."""
+        if version(self._database, self._path) == len(MIGRATIONS):  # an older one is about to be changed
+            self._checked = self._fact(CHECKED) or b"0"
+            recent = 0 <= self._now() - int(self._checked) < CHECK_EVERY
+            if recent and not crashed and self._is_where_it_stood():  # a copy may be of two moments
+                return
+        check(self._database, self._path)
+        self._checked = b"%d" % self._now()
+
+    def _is_where_it_stood(self) -> bool:
+        """Whether the file is the one that it was; one that does not say is not."""
+        return self._fact(PLACE) in (self._place(), self._place(moving=True))
+
     def _see_where_it_stands(self, entropy: ModernEntropy) -> None:
-        """Notice that the file is not the one that it was."""
-        found = self._database.execute("select value from facts where name = ?", (PLACE,)).fetchone()
-        same = found is None or found[0] in (self._place(), self._place(moving=True))
-        self._stay(Change() if same else start_anew(self.load(), entropy))
+        self._stay(Change() if self._is_where_it_stood() else start_anew(self.load(), entropy))
         self._stands = True
 
     def _place(self, *, moving: bool = False) -> bytes:
@@ -107,7 +143,7 @@ class Vault:
         what the system says of when that was cannot be copied. Whatever ends the process in between, a vault that has
         stayed where it was is not taken for a copy.
         """
-        self.commit(replace(change, values={**change.values, PLACE: self._place(moving=True)}))
+        self.commit(replace(change, values={**change.values, CHECKED: self._checked, PLACE: self._place(moving=True)}))
         if self._lock is not None:
             os.utime(self._lock)
             os.fsync(self._lock)
@@ -129,12 +165,21 @@ class Vault:
         run = self._database.execute
         with told(self._path):
             return Saved(
-                values=dict(run("select name, value from facts where name <> ?", (PLACE,))),
+                values=self.values(),
                 people={key: _person.decode(value) for key, value in run("select id, person from people")},
                 conversations=dict(run("select id, state from conversations")),
                 letters={number: _letter.decode(value) for number, value in run("select number, letter from letters")},
                 arrived={number: _arrived.decode(value) for number, value in run("select number, row from arrived")},
             )
+
+    def values(self) -> dict[str, bytes]:
+        """The values alone of what :meth:`load` gives.
+
+        :raises LocalError: ``unavailable``: they cannot be read.
+        """
+        with told(self._path):
+            run = self._database.execute
+            return dict(run("select name, value from facts where name not in (?, ?)", (PLACE, CHECKED)))
 
     def _find_unread(self) -> bool:
         found = self._database.execute("select 1 from seen where sender = ? limit 1", (UNREAD,)).fetchone()
@@ -183,16 +228,29 @@ class Vault:
         self._unindexed += new
         self._has_unread = self._has_unread or any(sender == UNREAD for sender, _ in change.seen)
         if change.deleted:
+            forget_copies(self._path)
             self._free()
         if self._unindexed >= MOST_UNINDEXED:
             with contextlib.suppress(sqlcipher3.Error):  # the disk is full: another time
                 self._index()
 
     def _free(self) -> None:
-        """Give back the room of what was deleted; secure_delete has already overwritten it."""
+        """Give back the room of what was deleted, if it is worth it; secure_delete has already overwritten it."""
         with contextlib.suppress(sqlcipher3.Error):  # the disk is full: nothing is lost, and nothing of it is left
-            self._database.execute("vacuum")
-            self._database.execute("pragma wal_checkpoint(truncate)")
+            free, pages = (self._database.execute(f"pragma {name}").fetchone()[0] for name in _COUNTS)
+            if pages - free <= max(FEW_PAGES, 3 * free):
+                self._database.execute("vacuum")
+            self._empty_log()
+
+    def _empty_log(self) -> bool:
+        """Bring what stands in the log into the database, and empty it; False where anything else reads there now."""
+        run = self._database.execute
+        before = run("pragma busy_timeout").fetchone()[0]
+        run("pragma busy_timeout = 0")  # nobody waits for this
+        try:
+            return not run("pragma wal_checkpoint(truncate)").fetchone()[0]
+        finally:
+            run(f"pragma busy_timeout = {before}")
 
     def _put(self, table: str, key: str, value: str, rows: dict[Any, bytes | None]) -> None:
         gone = [(name,) for name, data in rows.items() if data is None]
@@ -210,17 +268,12 @@ class Vault:
 
         What was deleted is overwritten in the database at once, but still stands in the log beside it.
         """
-        if self._dirty and self._lock is not None:
-            with contextlib.suppress(sqlcipher3.Error):  # the disk is full: another time
-                self._index()
-                run = self._database.execute
-                before = run("pragma busy_timeout").fetchone()[0]
-                run("pragma busy_timeout = 0")  # nobody waits for this
-                try:
-                    busy = run("pragma wal_checkpoint(truncate)").fetchone()[0]
-                finally:
-                    run(f"pragma busy_timeout = {before}")
-                self._dirty = bool(busy)  # a backup is being made: another time
+        if self._lock is not None:
+            forget_copies(self._path, self._now() - KEEP_COPY)
+            if self._dirty:
+                with contextlib.suppress(sqlcipher3.Error):  # the disk is full: another time
+                    self._index()
+                    self._dirty = not self._empty_log()  # a backup is being made: another time
 
     def close(self) -> None:
         """As :meth:`Store.close`; again does no harm."""
@@ -250,9 +303,13 @@ def connect(path: Path, key: bytes) -> Any:
     """A connection to the database in a file that is there, be it empty.
 
     :raises sqlcipher3.Error: it cannot be used; with another key, whatever is done next raises it.
+    :raises LocalError: ``unavailable``: nothing that was written would be encrypted.
     """
     database: Any = sqlcipher3.connect(str(path), isolation_level=None)
     run = database.execute
+    if run("pragma cipher_version").fetchone() is None:  # SQLite alone takes what follows as well, and does nothing
+        database.close()
+        raise LocalError(Code.UNAVAILABLE, f"cannot use the vault {path}: the library 'sqlcipher3' has no SQLCipher")
     run("pragma cipher_log_level = none")  # what goes wrong is told by exceptions
     run(f"pragma key = \"x'{key.hex()}'\"")
     run("pragma cipher_memory_security = off")
@@ -277,6 +334,8 @@ def told(path: Path) -> Iterator[None]:
         reason = str(error)
         if "not a database" in reason:
             reason = "it is damaged, or the key beside it is another's"
-        elif "malformed" in reason or "disk I/O error" in reason:
+        elif "malformed" in reason:
             reason = f"it is damaged ({reason}); a backup can be restored"
+        elif "disk I/O error" in reason:  # also where the file for the shared memory cannot grow
+            reason = f"the disk is full, or it cannot be read or written ({reason})"
         raise LocalError(Code.UNAVAILABLE, f"cannot use the vault {path}: {reason}") from None

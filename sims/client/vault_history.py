@@ -10,12 +10,18 @@ from msgspec.structs import replace
 
 from sims.client.history import Entry, Wanted, words
 
+_INSERT = """
+insert into history (sender, id, peer, text, entry) values (?, ?, ?, ?, ?) on conflict (sender, id) do nothing
+"""
+
 _encoder = msgspec.msgpack.Encoder()
 _entry = msgspec.msgpack.Decoder(Entry)
 
 
 def note(database: Any, entries: Iterable[Entry]) -> int:
     """Entries are new, or have changed; within a transaction. A change of what was deleted is none.
+
+    What somebody else has said stays as it is: another text under the same id changes nothing.
 
     :returns: how many are new, whose words wait for :func:`index`.
     """
@@ -24,15 +30,15 @@ def note(database: Any, entries: Iterable[Entry]) -> int:
     for entry in entries:
         # What has a column of its own stands there alone; a text never changes.
         packed = _encoder.encode(replace(entry, number=0, text=None))
-        changed = run(
-            "update history set peer = ?, entry = ? where sender = ? and id = ?",
-            (entry.peer, packed, entry.sender, entry.id),
-        )
-        if changed.rowcount or entry.text is None:
-            continue
+        if entry.text is None or not entry.sender:
+            changed = run(
+                "update history set peer = ?, entry = ? where sender = ? and id = ?",
+                (entry.peer, packed, entry.sender, entry.id),
+            )
+            if changed.rowcount or entry.text is None:
+                continue
         row = (entry.sender, entry.id, entry.peer, entry.text, packed)
-        run("insert into history (sender, id, peer, text, entry) values (?, ?, ?, ?, ?)", row)
-        new += 1
+        new += run(_INSERT, row).rowcount
     return new
 
 
@@ -75,7 +81,8 @@ def find(database: Any, wanted: Wanted) -> list[Entry]:
     where: list[str] = []
     values: list[object] = []
     for condition, value in (
-        ("peer = ?", wanted.peer),
+        # Of few ids one needs no index of the peer's, be it in order.
+        ("peer = ?" if wanted.ids is None else "+peer = ?", wanted.peer),
         ("sender = ?", wanted.sender),
         ("number < ?", wanted.before),
         ("number > ?", wanted.after),

@@ -9,8 +9,9 @@ The box is ChaCha20-Poly1305 of the key, under the passphrase's (:mod:`sims.clie
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,8 @@ KEY_SIZE = 32
 VAULT, KEY = "vault", "vault.key"
 #: What a restore has written and not put in its place yet: whole, or not there.
 NEXT_VAULT, NEXT_KEY = "vault.next", "vault.key.next"
+#: What a backup makes its file of, and what SQLite puts beside that; nothing of them stays.
+DRAFTS = ("vault.draft", "vault.draft-journal")
 
 _FAMILY = b"sims vault key "
 _MAGIC = _FAMILY + b"1\n"
@@ -77,10 +80,18 @@ def has_vault(folder: Path) -> bool:
     return True
 
 
-def read_key(folder: Path, ask: Ask, *, new: bool) -> bytes:
+def is_ours(folder: Path, file: Path) -> bool:
+    """Whether a file, which need not be there, has its place among those of a profile."""
+    same = os.path.realpath(file.parent) == os.path.realpath(folder)
+    return same and file.name.startswith((VAULT, "backup.lock"))
+
+
+def read_key(folder: Path, ask: Ask, *, new: bool, locked: bool = False) -> bytes:
     """The key in a folder that is held; a fresh one for a new vault.
 
-    :raises LocalError: ``unavailable``; ``not-authenticated``, for another passphrase; whatever ``ask`` raises.
+    :param locked: whoever opens it has named a secret: a key that is there has to be locked by one.
+    :raises LocalError: ``unavailable``; ``not-authenticated``, for another passphrase; ``policy``, for a key that is
+        not locked and should be; whatever ``ask`` raises.
     """
     path = folder / KEY
     data = _read(path)
@@ -90,6 +101,9 @@ def read_key(folder: Path, ask: Ask, *, new: bool) -> bytes:
         key = os.urandom(KEY_SIZE)
         write_key(path, key, ask(None))  # first: a vault whose key a crash takes would be lost
         return key
+    if locked and len(data) == KEY_SIZE:
+        text = f"the vault in {folder} has no passphrase, and opens with none: 'sims-client passphrase' sets one"
+        raise LocalError(Code.POLICY, text)
     return _unlocked(path, data, ask)
 
 
@@ -100,7 +114,7 @@ def write_key(path: Path, key: bytes, secret: Secret | None) -> None:
     """
     data = key if secret is None else _locked(key, secret)
     try:
-        with write_whole(path) as file:
+        with write_whole(path, ours=True) as file:
             file.write(data)
     except OSError as error:
         raise _cannot_use(path, error) from None
@@ -116,24 +130,60 @@ def read_lock(folder: Path) -> Lock | None:
     return None if data is None or len(data) == KEY_SIZE else _parse(path, data)[0]
 
 
-def change_secret(folder: Path, ask: Ask, new: Callable[[], Secret | None]) -> None:
+def change_secret(folder: Path, ask: Ask, new: Callable[[], Secret | None], *, locked: bool = False) -> None:
     """Lock a vault's key by another secret, or by none. The vault stays as it is, and so does its key.
 
-    A crash leaves the old lock or the new one. Who has a copy of the old file opens the vault with the old secret.
+    A crash leaves the old lock or the new one. Who has a copy of the old file opens the vault with the old secret; the
+    old file itself is overwritten, where the disk lets one do that.
 
     :param ask: for the present secret; ``new`` for the other one, once the present one has opened the lock.
+    :param locked: as for :func:`read_key`.
     :raises LocalError: as :func:`read_key`; ``unavailable`` too while a client uses the vault, and for no vault.
     """
     if not has_vault(folder):
         raise LocalError(Code.UNAVAILABLE, f"there is no vault in {folder}")
+    path = folder / KEY
     with held(folder):
         finish_restore(folder)
-        key = read_key(folder, ask, new=False)
-        write_key(folder / KEY, key, new())
+        key = read_key(folder, ask, new=False, locked=locked)
+        secret = new()
+        with _opened(path) as before:
+            write_key(path, key, secret)
+            with contextlib.suppress(OSError):  # the new lock is in its place all the same
+                _overwrite(before)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise _cannot_use(path, error) from None
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _overwrite(handle: int) -> None:
+    """Leave nothing in the blocks of a file that has no name any more; one that has another is somebody's copy."""
+    status = os.fstat(handle)
+    if not status.st_nlink:
+        os.pwrite(handle, bytes(status.st_size), 0)
+        os.fsync(handle)
+
+
+def forget_drafts(folder: Path) -> None:
+    """Take away what a backup that was killed has left; one that is under way keeps it. Nobody can read it."""
+    left = [folder / name for name in DRAFTS if os.path.lexists(folder / name)]
+    if left:
+        with contextlib.suppress(LocalError, OSError), held(folder, "backup"):
+            for path in left:
+                path.unlink(missing_ok=True)
 
 
 def finish_restore(folder: Path) -> None:
-    """See a restore through that a crash has cut off, or undo it; to be called with the folder held.
+    """See a restore through that a crash has cut off, or undo it, or a change; to be called with the folder held.
 
     The vault takes its place first: a key that waits while no vault does belongs to the one that is in place.
 
@@ -141,7 +191,7 @@ def finish_restore(folder: Path) -> None:
     """
     vault, key = folder / NEXT_VAULT, folder / NEXT_KEY
     try:
-        for cut_off in (vault, key):
+        for cut_off in (vault, key, folder / KEY):
             cut_off.with_name(f"{cut_off.name}.new").unlink(missing_ok=True)
         if vault.exists():
             key.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "insert into history_words (history_words, rank) values ('secure-delete', 1)",
     ),
 )
-#: The copy from before a migration is kept for so long: it holds keys that the vault itself forgets. Seconds.
+#: The copy from before a migration is kept for so long at most: it holds keys that the vault itself forgets. Seconds.
 KEEP_COPY = 7 * 86_400
 #: What such copies are called.
 COPIES = "vault.of-version-*"
@@ -55,7 +56,7 @@ def migrate(
     run = database.execute
     found, newest = version(database, path, migrations), len(migrations)
     if found == newest:
-        _forget_copies(path, now())
+        forget_copies(path, now() - KEEP_COPY)
         return
     if found:
         _copy(database, path, found)
@@ -91,17 +92,16 @@ def _copy(database: Any, path: Path, found: int) -> None:
     if busy:
         raise LocalError(Code.UNAVAILABLE, f"cannot copy {path} before it is changed: something else has it open")
     copy = path.with_name(COPIES.replace("*", str(found)))
-    with open(path, "rb") as file, write_whole(copy) as out:
+    with open(path, "rb") as file, write_whole(copy, ours=True) as out:
         while part := file.read(1 << 20):
             out.write(part)
 
 
-def _forget_copies(path: Path, now: float) -> None:
-    gone = False
-    for copy in path.parent.glob(COPIES):
-        with contextlib.suppress(OSError):
-            if copy.stat().st_mtime < now - KEEP_COPY:
-                os.unlink(copy)
-                gone = True
-    if gone:
-        sync(path.parent)
+def forget_copies(path: Path, before: float = inf) -> None:
+    """Take away the copies beside a vault that were made before a time, Unix seconds; as far as the disk lets one."""
+    with contextlib.suppress(OSError):  # another time
+        old = [copy for copy in path.parent.glob(COPIES) if copy.stat().st_mtime < before]
+        for copy in old:
+            os.unlink(copy)
+        if old:
+            sync(path.parent)

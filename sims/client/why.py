@@ -13,7 +13,7 @@ _WORDS: dict[str, str] = {
     Code.NO_COMMON_SPEC: "their client and this one allow no cipher in common: one of the two has to be updated",
     Code.POLICY: (
         "it was not allowed: the identity behind the name has changed (ask them in another way, then accept-identity), "
-        "or the conversation was deleted before it left"
+        "or the conversation was deleted before the server had said that it has it; then it may have arrived"
     ),
     Code.NOT_AUTHENTICATED: "it could not be proved who it is from or for: connect again, and compare the number",
     Code.UNKNOWN_RECIPIENT: "nobody at the server has this name or id, or not any more: ask them for their link",

@@ -91,6 +91,8 @@ def _fields(event: events.Event) -> dict[str, Any]:
 def _later_fields(event: events.Event) -> dict[str, Any]:
     """The same for what was said before, and for the account."""
     match event:
+        case events.Anew():
+            return {"event": "began-anew", "peer": _contact(event.peer)}
         case events.NotRead():
             return {"event": "unreadable", "to": _contact(event.to), "id": event.id, "again": event.again}
         case events.History():
@@ -164,8 +166,7 @@ def to_text(event: events.Event) -> str | None:
             return f"* delivered to {_who(event.to)}"
         case events.State(state=Delivery.FAILED):
             text = reason(str(event.code)) if _is_sims2(event.id) else ""
-            more = f"; {text} (/why {event.id[:_SHORT]})" if text else ""
-            return f"! not delivered to {_who(event.to)}: {event.code}{more}"
+            return f"! not delivered to {_who(event.to)}: {event.code}{f'; {text}' if text else ''}"
         case events.Disconnected():
             return f"* conversation with {_who(event.peer)} is closed"
         case events.Offline():
@@ -195,6 +196,10 @@ def to_text(event: events.Event) -> str | None:
 def _later_text(event: events.Event) -> str | None:
     """The same for what was said before, and for the account."""
     match event:
+        case events.Anew():
+            return (
+                f"! what {_who(event.peer)} says begins anew: their store is new or restored, or they gave something up"
+            )
         case events.NotRead():
             return f"! {_who(event.to)} could not read a message of yours: it is sent again (/why {event.id[:_SHORT]})"
         case events.History():
@@ -224,8 +229,8 @@ def _order(order: str | None, missing: tuple[int, ...]) -> str:
 
 
 def said_to_text(message: Said) -> str:
-    """One message of a history, as lines for a person; further lines of a text stand further in than the messages."""
-    start = f"    {clock(message.time)} {message.id[:_SHORT]} "
+    """One message of a history, as lines for a person: the first begins as no line of a text can, nor any name."""
+    start = f"[{clock(message.time)} {message.id[:_SHORT]}] "
     text = clean(message.text).replace("\n", "\n    ")
     if message.ours:
         code = f": {message.code}" if message.code else ""

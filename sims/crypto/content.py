@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from sims import strictmsgpack
 from sims.crypto import payloads, stored
+from sims.crypto.held import Held, Kept, further, given_up
 from sims.crypto.notation import CONTENT_SIZES
 from sims.crypto.payloads import U64, Bytes8, Bytes16, Bytes32
 from sims.crypto.stored import Stored
-from sims.crypto.streams import CHAIN_SIZE, COST, Seq, Stream, chained
+from sims.crypto.streams import CHAIN_SIZE, Seq, Stream, chained
 from sims.crypto.streams import FIRST_CHAIN as FIRST_CHAIN
 from sims.crypto.streams import Place as Place
 from sims.errors import Code, LocalError, PeerError, malformed
@@ -119,6 +120,17 @@ def decode(content: bytes) -> Said:
     return Unknown(id=base.id, stream=base.stream, seq=base.seq, time=base.time)
 
 
+def kind_of(content: bytes) -> str:
+    """The kind of an own content.
+
+    :raises LocalError: ``internal``: it is none.
+    """
+    try:
+        return _kind.decode(content[CHAIN_SIZE:]).kind
+    except msgspec.MsgspecError:
+        raise LocalError(Code.INTERNAL, "not the bytes of a content") from None
+
+
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +187,7 @@ class Arrival(NamedTuple):
         session brought.
     :ivar confirmed: whether its session is: until then somebody else may have written it.
     :ivar shown: true for a text that came unconfirmed, was handed over then, and is confirmed now.
+    :ivar anew: true for the first that counts of a stream, where another stream of the peer's was heard before.
     """
 
     content: Said
@@ -182,6 +195,7 @@ class Arrival(NamedTuple):
     place: Place
     confirmed: bool
     shown: bool = False
+    anew: bool = False
 
     @property
     def act(self) -> bool:
@@ -197,32 +211,12 @@ class Arrival(NamedTuple):
         return f"<arrival of {self.content!r}, {self.place}{'' if self.confirmed else ', not confirmed'}>"
 
 
-class _Kept(Stored, frozen=True, kw_only=True):
-    """A content of an unconfirmed session."""
-
-    stream: Bytes8
-    seq: Seq
-    data: bytes
-
-
-class _Held(Stored, frozen=True, kw_only=True):
-    """What came on an unconfirmed session, in the order in which it came."""
-
-    session: bytes
-    contents: tuple[_Kept, ...] = ()
-
-    @property
-    def cost(self) -> int:
-        """What it keeps, in bytes."""
-        return sum(len(kept.data) + COST for kept in self.contents)
-
-
-K = TypeVar("K", _Held, Stream)
+K = TypeVar("K", Held, Stream)
 
 
 class _OrderState(Stored, frozen=True, kw_only=True):
     streams: tuple[Stream, ...]
-    held: tuple[_Held, ...]
+    held: tuple[Held, ...]
     version: Literal[1] = 1
 
 
@@ -239,7 +233,7 @@ class Order:
     def __init__(self) -> None:
         # Both in the order in which they were heard; all that is in them is immutable, so that copies share it.
         self._streams: dict[bytes, Stream] = {}
-        self._held: dict[bytes, _Held] = {}
+        self._held: dict[bytes, Held] = {}
         # Session -> stream -> what counts, and that with what is held of the session: found anew when the former is
         # another, and so never stored.
         self._tentative: dict[bytes, dict[bytes, tuple[Stream | None, Stream]]] = {}
@@ -263,6 +257,14 @@ class Order:
         found = self._streams.get(stream)
         return 0 if found is None else found.seq
 
+    def stream(self, session: bytes, stream: bytes) -> Stream:
+        """One of the peer's streams, as it stands with what came on a session; of one that is confirmed, as it counts.
+
+        What the session has brought is in it from when something came on it, which is what it is asked behind.
+        """
+        tentative = self._tentative.get(session, {}).get(stream)
+        return self._counted(stream) if tentative is None else tentative[1]
+
     def receive(self, session: bytes, content: bytes, *, confirmed: bool) -> Arrival:
         """Take a content; whether it is to be acted on now is :attr:`Arrival.act`.
 
@@ -275,7 +277,8 @@ class Order:
             return Arrival(said, content, self._hold(session, said, content), False)
         if session in self._held:
             raise LocalError(Code.INTERNAL, "a session that was confirmed, but not to the order of its contents")
-        return Arrival(said, content, self._count(said, content), True)
+        anew = self._is_anew(said)
+        return Arrival(said, content, self._count(said, content), True, anew=anew)
 
     def confirm(self, session: bytes) -> list[Arrival]:
         """A session was confirmed: what was held of it counts from now on, and is given to be acted on.
@@ -283,12 +286,16 @@ class Order:
         Its places are the final ones, and :attr:`Arrival.shown` marks the texts, which were handed over before.
         """
         self._tentative.pop(session, None)
-        held = self._held.pop(session, _Held(session=session))
+        held = self._held.pop(session, Held(session=session))
+        for end in held.ends:
+            before = self._counted(end.stream)
+            self._put(before, further(before, end))
         found = []
         for kept in held.contents:
             said = decode(kept.data)
+            anew = self._is_anew(said)
             place = self._count(said, kept.data)
-            found.append(Arrival(said, kept.data, place, True, shown=isinstance(said, Text)))
+            found.append(Arrival(said, kept.data, place, True, shown=isinstance(said, Text), anew=anew))
         return found
 
     def drop(self, session: bytes) -> None:
@@ -296,32 +303,44 @@ class Order:
         self._held.pop(session, None)
         self._tentative.pop(session, None)
 
+    def empty(self) -> None:
+        """Keep no text, and wait for none: what is missing is given up, and what comes from now on is in order."""
+        self._streams = {key: given_up(stream) for key, stream in self._streams.items()}
+        self._held = {key: held.without(_may_be_text) for key, held in self._held.items()}
+        self._tentative.clear()
+
     def _count(self, said: Said, data: bytes) -> Place:
         """Take a content that counts."""
-        before = self._streams.get(said.stream) or Stream(stream=said.stream)
+        before = self._counted(said.stream)
         place, after = before.taking(said.seq, data)
-        if place is Place.DOUBLED:
-            return place
-        self._streams.pop(said.stream, None)
+        if place is not Place.DOUBLED:
+            self._put(before, after)
+        return place
+
+    def _is_anew(self, said: Said) -> bool:
+        return bool(self._streams) and said.stream not in self._streams
+
+    def _counted(self, stream: bytes) -> Stream:
+        return self._streams.get(stream) or Stream(stream=stream)
+
+    def _put(self, before: Stream, after: Stream) -> None:
+        """A stream was heard, and has come further."""
+        self._streams.pop(after.stream, None)
         if after.cost > MAX_BYTES:
             after = before
         _make_room(self._streams, MAX_STREAMS, after.cost)
-        self._streams[said.stream] = after
-        return place
+        self._streams[after.stream] = after
 
     def _hold(self, session: bytes, said: Said, data: bytes) -> Place:
         """Take a content of an unconfirmed session."""
-        held = self._held.pop(session, None) or _Held(session=session)
+        held = self._held.pop(session, None) or Held(session=session)
         base = self._streams.get(said.stream)
         known = self._tentative.get(session, {})
         before, stream = known.get(said.stream, (None, None))
         if stream is None or before is not base:
-            stream = base or Stream(stream=said.stream)
-            for kept in held.contents:
-                if kept.stream == said.stream:
-                    stream = stream.taking(kept.seq, kept.data)[1]
+            stream = held.onto(self._counted(said.stream))
         place, stream_after = stream.taking(said.seq, data)
-        more = replace(held, contents=(*held.contents, _Kept(stream=said.stream, seq=said.seq, data=data)))
+        more = replace(held, contents=(*held.contents, Kept(stream=said.stream, seq=said.seq, data=data)))
         if more.cost <= MAX_BYTES:
             held, stream = more, stream_after
         _make_room(self._held, MAX_HELD, held.cost)
@@ -347,6 +366,10 @@ class Order:
         found._streams = {stream.stream: stream for stream in state.streams}
         found._held = {held.session: held for held in state.held}
         return found
+
+
+def _may_be_text(content: bytes) -> bool:
+    return isinstance(decode(content), Text | Unknown)
 
 
 def _make_room(kept: dict[bytes, K], most: int, cost: int) -> None:

@@ -18,8 +18,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from sims.crypto import content as contents
@@ -32,8 +30,7 @@ from sims.crypto.prekeys import Bundle, OneTimeKey, OwnPrekeys
 from sims.crypto.primitives import ModernEntropy, digest
 from sims.crypto.session import Incoming
 from sims.crypto.stored import Number, Stored
-from sims.crypto.streams import CHAIN_SIZE
-from sims.errors import Code, LocalError
+from sims.crypto.streams import CHAIN_SIZE, Stream
 from sims.specs import ModernSpec
 
 STREAM_SIZE = 8
@@ -92,13 +89,6 @@ class _State(Stored, frozen=True, kw_only=True):
     seq: Number
     chain: Bytes32
     closing: tuple[_Closing, ...]
-
-
-class _Kind(Struct, frozen=True):
-    kind: str
-
-
-_kind = msgspec.msgpack.Decoder(_Kind)
 
 
 class Conversation:
@@ -204,6 +194,10 @@ class Conversation:
         """The sessions (th1) on which a phase is still to be answered with, and which: to be sent after a crash."""
         return self._sessions.due()
 
+    def stream(self, session: bytes, stream: bytes) -> Stream:
+        """How one of their streams stands behind what came on a session, as :meth:`Order.stream`."""
+        return self._order.stream(session, stream)
+
     # --- sessions -----------------------------------------------------------------------------------------------------
 
     def start(
@@ -257,6 +251,13 @@ class Conversation:
         self._dropped(dropped)
         return dropped
 
+    def empty(self) -> None:
+        """Keep nothing that they have said: no text that waits for another, or for its session.
+
+        All else stays: sessions and their keys, which bundle and class of spec were seen, where their streams stand.
+        """
+        self._order.empty()
+
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def text(self, body: str, id: bytes, now: int) -> bytes:
@@ -304,7 +305,7 @@ class Conversation:
         :raises LocalError: ``not-authenticated``, when there is no (such) session; ``policy``, when sending on it has
             ended; ``too-large``; ``internal``, for None where no phase is due.
         """
-        ends = content is not None and _kind_of(content) == "disconnect"
+        ends = content is not None and contents.kind_of(content) == "disconnect"
         sent = self._sessions.seal(content, entropy, session)
         if ends:
             self._sessions.end(sent.session)
@@ -386,11 +387,3 @@ class Conversation:
             self._order.drop(session)
         if sessions:
             self._closing = tuple(closing for closing in self._closing if closing.session not in sessions)
-
-
-def _kind_of(content: bytes) -> str:
-    """The kind of an own content."""
-    try:
-        return _kind.decode(content[CHAIN_SIZE:]).kind
-    except msgspec.MsgspecError:
-        raise LocalError(Code.INTERNAL, "not the bytes of a content") from None

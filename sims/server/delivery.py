@@ -6,6 +6,9 @@ given what waits there, oldest first, as far as the window allows. Either way th
 accepted only when its recipient has acknowledged it or the mailbox has it for good.
 
 On one connection a message is given once; what is unacknowledged when it ends is given again on the next.
+
+What one sends to another stays in order where the disk is full for a while, too: whoever is told that there is no room
+for a message is told so of all that he has sent behind it, until he sends it again.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Protocol
+from math import inf
 
 from sims.errors import Code
-from sims.server.interfaces import Kept, Letter, Mailboxes
+from sims.server.desks import Desk, Flight
+from sims.server.desks import Reader as Reader
+from sims.server.interfaces import Asked, Kept, Letter, Mailboxes
 from sims.server.limits import Limits
+from sims.server.refusals import Refusals
 
 #: Seconds in which a recipient acknowledges what need not be stored.
 ACK_WAIT = 2.0
@@ -31,81 +37,6 @@ REMEMBERED = 20_000
 HELD = 256 * 1024
 #: So many of those to whom somebody has written are remembered while he is here; the store knows them all.
 KNOWN = 1000
-
-
-class Reader(Protocol):
-    """A connection, as one to give messages to."""
-
-    @property
-    def id(self) -> str:
-        """Whose it is."""
-
-    @property
-    def unsent(self) -> int:
-        """About how many bytes it was given that have not left this process."""
-
-    def deliver(self, inner: bytes) -> None:
-        """Seal and write an inner message. Whatever is wrong with this reader, it raises nothing."""
-
-
-class _Flight:
-    """A message that was given and is not acknowledged; ``kept``, when the mailbox has it, or is about to.
-
-    Its ``letter`` has no ``inner`` any more once nobody will want that from here: it may be large, and there are many.
-    """
-
-    __slots__ = ("accepted", "full", "gone", "kept", "letter", "refused")
-
-    def __init__(self, letter: Letter, *, kept: bool) -> None:
-        self.letter = letter
-        self.kept = kept
-        self.accepted = kept  # whether the sender knows
-        self.gone = False  # whether the recipient has it for good
-        self.full: float | None = None  # since when the mailbox has no room for it
-        self.refused = False  # whether the sender was told that there is none
-
-
-class _Desk:
-    """One recipient who is here.
-
-    :ivar flights: what was given and not acknowledged, by mid, in order.
-    :ivar behind: the mailbox may hold something that was not given on this connection.
-    :ivar cursor: the number of the newest of the mailbox that was given.
-    :ivar asking: within a call that asks the mailbox; ``pulling``: its answer has not come.
-    :ivar blocked: what is next has the mid of something under way, by whoever sent that, and waits for it.
-    :ivar taken: what was acknowledged while an answer was under way that may still name it.
-    :ivar held: how many bytes of the flights are kept here.
-    :ivar written: to whom he is known to have written.
-    """
-
-    __slots__ = ("asking", "behind", "blocked", "cursor", "flights", "held", "pulling", "reader", "taken", "written")
-
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-        self.flights: dict[bytes, _Flight] = {}
-        self.behind = True
-        self.cursor = 0
-        self.asking = self.pulling = self.blocked = False
-        self.taken: set[tuple[str, bytes]] = set()
-        self.held = 0
-        self.written: set[str] = set()
-
-    def holds(self, flight: _Flight) -> bool:
-        """Whether this was given and not acknowledged."""
-        return self.flights.get(flight.letter.mid) is flight
-
-    def let_go(self, flight: _Flight) -> None:
-        """Its bytes are not needed any more."""
-        src, dst, mid, inner = flight.letter
-        if inner:
-            self.held -= len(inner)
-            flight.letter = Letter(src, dst, mid, b"")
-
-    def take_up(self, flight: _Flight, letter: Letter) -> None:
-        """Its bytes are needed again."""
-        self.let_go(flight)
-        self.held += len(letter.inner)
-        flight.letter = letter
 
 
 class Delivery:
@@ -132,15 +63,15 @@ class Delivery:
         self._wall = wall
         self._accepted = accepted
         self._refused = refused
-        self._desks: dict[str, _Desk] = {}
-        self._due: deque[tuple[float, _Flight]] = deque()
+        self._desks: dict[str, Desk] = {}
+        self._due: deque[tuple[float, Flight]] = deque()
         self._remembered: OrderedDict[tuple[str, str, bytes], None] = OrderedDict()
 
     # --- who is here ---
 
     def join(self, reader: Reader) -> None:
         """Somebody is here: give what waits. Whoever had the id before must have left."""
-        desk = self._desks[reader.id] = _Desk(reader)
+        desk = self._desks[reader.id] = Desk(reader)
         self._pull(desk)
 
     def leave(self, reader: Reader) -> None:
@@ -155,6 +86,7 @@ class Delivery:
         """An account is deleted: whoever has its id from now on is somebody new."""
         for desk in self._desks.values():
             desk.written.discard(account)
+            desk.refusals.forget(account)
         for key in [key for key in self._remembered if account in key[:2]]:
             del self._remembered[key]
 
@@ -163,30 +95,37 @@ class Delivery:
     def send(self, letter: Letter) -> None:
         """A message has come from its sender; he is told what becomes of it."""
         if (letter.src, letter.dst, letter.mid) in self._remembered:
-            self._accepted(letter.src, letter.mid)
+            self._accept(letter)
             return
-        desk = self._desks.get(letter.dst)
-        if desk is None:
+        desk, refusals = self._desks.get(letter.dst), self._refusals_of(letter.src)
+        flight = None if desk is None else desk.flights.get(letter.mid)
+        same = flight if flight is not None and flight.letter.src == letter.src else None
+        if same is not None:
+            same.refusals = refusals
+            if same.accepted:
+                self._accept(letter)
+                return
+            if not same.refused:
+                return  # he is told when that is settled
+        if refusals is not None and refusals.stop(letter.dst, letter.mid, self._clock()):
+            self._refuse(letter, refusals)
+        elif desk is None:
             self._keep(letter)
-            return
-        flight = desk.flights.get(letter.mid)
-        if flight is not None and flight.letter.src == letter.src:
-            if flight.accepted:
-                self._accepted(letter.src, letter.mid)
-            elif flight.refused:
-                flight.refused, flight.full = False, None
-                if desk.held + len(letter.inner) <= HELD:
-                    desk.take_up(flight, letter)
-                self._keep(letter, flight)
-            return  # or else he is told when that is settled
-        is_next = flight is None and not desk.behind and not desk.pulling
-        if is_next and desk.held + len(letter.inner) <= HELD and self._room(desk):
+        elif flight is None and self._is_next(desk, letter):
             given = self._give(desk, letter, kept=False)
             self._due.append((self._clock() + ACK_WAIT, given))
-            return
-        self._keep_flights(desk)
-        desk.behind = True
-        self._keep(letter)
+        elif desk.is_short(letter.src):
+            self._refuse_given(desk, letter.src)
+            self._refuse(letter, refusals)
+        elif same is not None:
+            same.refused, same.full = False, None
+            if desk.held + len(letter.inner) <= HELD:
+                desk.take_up(same, letter)
+            self._keep(letter, same)
+        else:
+            self._keep_flights(desk)
+            desk.behind = True
+            self._keep(letter)
 
     def acknowledge(self, reader: Reader, mids: Iterable[bytes]) -> bool:
         """A recipient has these for good; False when none of them is anything that he was given."""
@@ -207,7 +146,7 @@ class Delivery:
                 gone.append((letter.src, mid))
             else:
                 flight.kept = True  # nothing is left to do for it when its time comes
-                self._accepted(letter.src, mid)
+                self._accept(letter)
         if gone:
             if desk.pulling:
                 desk.taken.update(gone)
@@ -236,87 +175,144 @@ class Delivery:
         now = self._clock()
         while self._due and self._due[0][0] <= now:
             _, flight = self._due.popleft()
-            if not flight.kept:
+            desk = self._desks.get(flight.letter.dst)
+            if flight.kept:
+                continue
+            if desk is not None and desk.is_short(flight.letter.src, before=flight):
+                flight.short = True
+                self._due.append((now + ACK_WAIT, flight))
+            else:
                 self._keep(flight.letter, flight)
 
     # --- within ---
 
-    def _room(self, desk: _Desk) -> int:
+    def _room(self, desk: Desk) -> int:
         """How many more may be given now."""
         if desk.blocked or desk.reader.unsent >= self._window.unsent:
             return 0
         left = self._window.messages - len(desk.flights)
         return PULL if left >= PULL else max(0, int(left))
 
-    def _give(self, desk: _Desk, letter: Letter, *, kept: bool) -> _Flight:
+    def _is_next(self, desk: Desk, letter: Letter) -> bool:
+        """Whether something new may be given at once."""
+        is_next = not desk.behind and not desk.pulling and desk.held + len(letter.inner) <= HELD
+        return is_next and bool(self._room(desk))
+
+    def _give(self, desk: Desk, letter: Letter, *, kept: bool) -> Flight:
         if not kept:  # or else it was noted then
             self._note_written(letter.src, letter.dst)
-        flight = desk.flights[letter.mid] = _Flight(letter, kept=kept)
+        flight = desk.flights[letter.mid] = Flight(letter, self._refusals_of(letter.src), kept=kept)
         desk.held += len(letter.inner)
         desk.reader.deliver(letter.inner)
         if kept:
             desk.let_go(flight)
         return flight
 
-    def _keep_flights(self, desk: _Desk, *, leaves: bool = False) -> None:
+    def _keep_flights(self, desk: Desk, *, leaves: bool = False) -> None:
         """Keep everything that is under way: nothing in a mailbox is newer than what is not in it yet.
 
         :param leaves: whether the recipient goes; or else what had no room is tried again in its time only.
         """
         for flight in [one for one in desk.flights.values() if not one.kept and (leaves or one.full is None)]:
-            self._keep(flight.letter, flight)
+            if leaves or not desk.is_short(flight.letter.src, before=flight):
+                self._keep(flight.letter, flight)
 
-    def _keep(self, letter: Letter, flight: _Flight | None = None) -> None:
+    def _keep(self, letter: Letter, flight: Flight | None = None) -> None:
         if flight is not None:
-            flight.kept = True
-        self._store.keep(letter, self._quota, int(self._wall()), partial(self._kept, letter, flight))
+            flight.kept, flight.short = True, False
+        done = partial(self._kept, letter, flight, self._refusals_of(letter.src))
+        self._store.keep(letter, self._quota, int(self._wall()), done)
 
-    def _kept(self, letter: Letter, flight: _Flight | None, result: Kept) -> None:
+    def _kept(self, letter: Letter, flight: Flight | None, refusals: Refusals | None, result: Kept) -> None:
         match result:
             case Kept.STORED | Kept.KNOWN:
                 self._note_written(letter.src, letter.dst)
                 if flight is not None:
                     flight.accepted = True
                     self._let_go(flight)
-                self._accepted(letter.src, letter.mid)
-            case Kept.FULL:
-                self._full(letter, flight, Code.MAILBOX_FULL)
-            case Kept.UNAVAILABLE:
-                self._full(letter, flight, Code.UNAVAILABLE)
+                self._accept(letter)
+            case Kept.FULL | Kept.UNAVAILABLE:
+                self._full(letter, flight, flight.refusals if flight else refusals, short=result is Kept.UNAVAILABLE)
             case Kept.NOBODY:
                 self._refused(letter.src, letter.mid, Code.UNKNOWN_RECIPIENT)
         desk = self._desks.get(letter.dst)
         if desk is not None:
             self._pull(desk)
 
-    def _full(self, letter: Letter, flight: _Flight | None, code: Code) -> None:
-        """There is no room for a message. It is not refused while its recipient may have it: that is for him to say."""
+    def _full(self, letter: Letter, flight: Flight | None, refusals: Refusals | None, *, short: bool) -> None:
+        """There is no room for a message. It is not refused while its recipient may have it: that is for him to say.
+
+        :param short: whether it is the disk that has none.
+        """
         desk = self._desks.get(letter.dst)
         if flight is not None and flight.gone:
-            self._accepted(letter.src, letter.mid)
-        elif flight is not None and desk is not None and desk.holds(flight):
+            self._accept(letter)
+            return
+        if flight is not None and desk is not None and desk.holds(flight):
             now = self._clock()
             flight.full = now if flight.full is None else flight.full
+            flight.kept = False
             if now - flight.full < FULL_WAIT and flight.letter.inner:  # or else there is nothing to try it with
-                flight.kept = False
+                flight.short = short
+                desk.short = desk.short or short
                 self._due.append((now + ACK_WAIT, flight))
+            elif short:
+                self._refuse_given(desk, letter.src)
             else:
-                flight.refused = True
+                flight.kept = flight.refused = True
                 desk.let_go(flight)
-                self._refused(letter.src, letter.mid, code)
+                self._refused(letter.src, letter.mid, Code.MAILBOX_FULL)
+        elif short:
+            if desk is not None:
+                self._refuse_given(desk, letter.src)
+            self._refuse(letter, refusals)
         else:
-            self._refused(letter.src, letter.mid, code)
+            self._refused(letter.src, letter.mid, Code.MAILBOX_FULL)
 
-    def _pull(self, desk: _Desk) -> None:
+    def _refuse_given(self, desk: Desk, src: str) -> None:
+        """Refuse all of one sender that was given and that no mailbox has, in its order, for want of room on the disk.
+
+        What is refused with or behind one of them must not be kept before it.
+        """
+        for flight in [*desk.flights.values()]:
+            if flight.letter.src == src and not (flight.accepted or flight.refused or flight.gone):
+                flight.full = -inf  # or, where the mailbox is being asked, with its answer
+                if not flight.kept:
+                    flight.kept = flight.refused = True
+                    flight.short = False
+                    desk.let_go(flight)
+                    self._refuse(flight.letter, flight.refusals)
+
+    def _refuse(self, letter: Letter, refusals: Refusals | None) -> None:
+        """Refuse a message for want of room on the disk.
+
+        :param refusals: of the connection on which it came. On another it has not come yet, nor what is behind it.
+        """
+        if refusals is not None:
+            refusals.add(letter.dst, letter.mid, self._clock())
+        self._refused(letter.src, letter.mid, Code.UNAVAILABLE)
+
+    def _accept(self, letter: Letter) -> None:
+        refusals = self._refusals_of(letter.src)
+        if refusals is not None:
+            refusals.accept(letter.dst, letter.mid)
+        self._accepted(letter.src, letter.mid)
+
+    def _refusals_of(self, src: str) -> Refusals | None:
+        desk = self._desks.get(src)
+        return None if desk is None else desk.refusals
+
+    def _pull(self, desk: Desk) -> None:
         """Give what waits in the mailbox, as far as there is room."""
         while desk.behind and not desk.pulling and (room := self._room(desk)):
             # From here on, whatever is kept sets ``behind`` again.
             desk.behind, desk.pulling, desk.asking = False, True, True
             since = self._wall() - self._quota.life
-            self._store.waiting(desk.reader.id, desk.cursor, room, since, partial(self._waiting, desk, room))
+            done = Asked(partial(self._waiting, desk, room), partial(desk.reader.close, Code.INTERNAL))
+            self._store.waiting(desk.reader.id, desk.cursor, room, since, done)
             desk.asking = False
 
-    def _waiting(self, desk: _Desk, room: int, letters: Sequence[tuple[int, Letter]]) -> None:
+    def _waiting(self, desk: Desk, room: int, letters: Sequence[tuple[int, Letter]]) -> None:
         desk.pulling = False
         taken, desk.taken = desk.taken, set()
         if self._desks.get(desk.reader.id) is not desk:
@@ -341,7 +337,7 @@ class Delivery:
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
-    def _let_go(self, flight: _Flight) -> None:
+    def _let_go(self, flight: Flight) -> None:
         desk = self._desks.get(flight.letter.dst)
         if desk is not None and desk.holds(flight):
             desk.let_go(flight)

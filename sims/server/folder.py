@@ -3,10 +3,10 @@
 ========================  =================================================================================
 ``identity``              the two private keys, 64 bytes; whoever has them is the server
 ``certificate.pem``       of TLS, and ``key.pem`` its key, where none were given by name
-``server.db``             accounts, prekeys, mailboxes (:mod:`sims.server.sqlite_file`), and what SQLite has beside it
 ``link``                  the link with the newest invitation, as text
-``server.db``             everything else that lasts, with ``-wal`` and ``-shm`` beside it; ``server.reserve`` takes up
-                          room for what must still be written when the disk is full
+``server.db``             accounts, prekeys, mailboxes (:mod:`sims.server.sqlite_file`), with ``-wal`` and ``-shm``
+                          beside it; ``server.reserve`` takes up room for what must still be written when the disk is
+                          full
 ``lock``                  held by the server that runs
 ========================  =================================================================================
 """
@@ -26,6 +26,8 @@ from sims.errors import Code, LocalError, PeerError
 
 DATABASE = "server.db"
 IDENTITY_SIZE = 64
+#: What :func:`write` writes here.
+WRITTEN = ("identity", "certificate.pem", "key.pem", "link")
 _MAX_PEM = 1024 * 1024
 
 
@@ -53,6 +55,10 @@ class Folder:
             os.close(descriptor)
             raise LocalError(Code.UNAVAILABLE, f"another server runs in {self.path}") from None
         self._lock = descriptor
+        for name in WRITTEN:  # of processes that were killed: a link that is good still, or keys
+            for draft in self.path.glob(f".{name}.{'[a-z0-9_]' * 8}"):
+                with contextlib.suppress(OSError):
+                    draft.unlink()
 
     def unlock(self) -> None:
         """Let another process have it."""
@@ -84,7 +90,7 @@ class Folder:
     @property
     def database(self) -> Path:
         """Where the store is."""
-        return self.path / "server.db"
+        return self.path / DATABASE
 
     def invitation(self) -> str | None:
         """That of the last link; None without one, or when nobody can make out what is in the file."""
@@ -125,7 +131,7 @@ def write(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync(path.parent)  # an identity whose name a power cut takes would be another server's
+            sync(path.parent)  # an identity whose name a power cut takes would be another server's
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -134,7 +140,8 @@ def write(path: Path, data: bytes) -> None:
         raise _unusable(path, error) from None
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Have the names of files in a folder last over a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

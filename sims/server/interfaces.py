@@ -1,8 +1,10 @@
 """What the relay asks of a store: accounts, invitations, prekeys, mailboxes.
 
-Whatever may have to touch a disk takes ``done``, and calls it exactly once with the result: before it returns, or
-later. Requests take effect in the order in which they were made, whatever they are about, and their results come in
-that order too: so a relay that has asked for a message to be kept, and then asks what is kept, is told of it.
+Whatever may have to touch a disk takes ``done``, and calls it once with the result: before it returns, or later. There
+is none after a fault of the store's own, and who must hear of that asks with an :class:`Asked`; nor for what is asked
+of a store that was closed. Requests take effect in the order in which they were made, whatever they are about, and
+their results come in that order too: so a relay that has asked for a message to be kept, and then asks what is kept, is
+told of it.
 
 All times are Unix seconds. Nothing here is refused with an exception; a result says what has become of it. A result
 comes when what it says would survive a crash. A store that has no room for a message says so, and goes on; one that can
@@ -13,11 +15,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
 Done = Callable[[T], object]
 Facts = dict[str, object]
+
+
+class Asked(Generic[T]):
+    """A ``done`` of somebody who must hear, too, that there will be no result.
+
+    :ivar failed: called instead, in its turn: what was asked for could not be done, and nothing of it was.
+    """
+
+    __slots__ = ("_done", "failed")
+
+    def __init__(self, done: Done[T], failed: Callable[[], object]) -> None:
+        self._done = done
+        self.failed = failed
+
+    def __call__(self, result: T) -> object:
+        return self._done(result)
 
 
 class Account(NamedTuple):
@@ -70,8 +88,8 @@ class Accounts(Protocol):
         An epoch never goes down.
         """
 
-    def everyone(self, done: Done[Sequence[Account]]) -> None:
-        """All accounts, by name."""
+    def everyone(self, done: Done[Sequence[Account]], most: int | None = None) -> None:
+        """All accounts, by name; or at most so many, the first."""
 
     def delete(self, account: str, done: Done[None]) -> None:
         """Forget an account with everything that is kept on it or for it; its name is free.
@@ -109,18 +127,12 @@ class Invitations(Protocol):
     def invitation(self, invitation: bytes, done: Done[Invitation | None]) -> None:
         """One of them, spent or not; None when it is not known."""
 
-    def invitations(self, done: Done[Sequence[Invitation]]) -> None:
-        """Those that are not spent, oldest first."""
-
-    def withdraw(self, invitation: bytes, done: Done[bool]) -> None:
-        """It is good no longer, as if it had never been given out; False when it was not known."""
-
 
 class Published(NamedTuple):
     """A bundle.
 
     :ivar digest: of its signed bytes and signature, 32 bytes: the same version may be published again as it is.
-    :ivar raw: its MessagePack, as it came.
+    :ivar raw: its MessagePack, encoded anew.
     """
 
     version: int

@@ -116,24 +116,13 @@ class MemoryStore:
         done(self._accounts.get(self._names.get(name, "")))
 
     def invite(self, invitation: bytes, done: Done[None], *, uses: int = 1, expires: int | None = None) -> None:
-        self._withdraw(invitation)
+        self._spent.pop(invitation, None)
+        self._invitations.pop(invitation, None)
         self._invitations[invitation] = Invitation(invitation, uses, expires)
         done(None)
 
     def invitation(self, invitation: bytes, done: Done[Invitation | None]) -> None:
         done(Invitation(invitation, 0) if invitation in self._spent else self._invitations.get(invitation))
-
-    def invitations(self, done: Done[Sequence[Invitation]]) -> None:
-        done([*self._invitations.values()])
-
-    def withdraw(self, invitation: bytes, done: Done[bool]) -> None:
-        done(self._withdraw(invitation))
-
-    def _withdraw(self, invitation: bytes) -> bool:
-        known = invitation in self._invitations or invitation in self._spent
-        self._invitations.pop(invitation, None)
-        self._spent.pop(invitation, None)
-        return known
 
     def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
         done(self._register(account, invitation))
@@ -178,8 +167,8 @@ class MemoryStore:
             self._accounts[account] = found._replace(epoch=highest)
         done(found)
 
-    def everyone(self, done: Done[Sequence[Account]]) -> None:
-        done([self._accounts[self._names[name]] for name in sorted(self._names)])
+    def everyone(self, done: Done[Sequence[Account]], most: int | None = None) -> None:
+        done([self._accounts[self._names[name]] for name in sorted(self._names)[:most]])
 
     def delete(self, account: str, done: Done[None]) -> None:
         found = self._accounts.pop(account, None)

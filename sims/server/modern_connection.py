@@ -21,7 +21,7 @@ from sims.server.limits import STALL_TIMEOUT
 from sims.server.modern_handshake import Handshake
 from sims.server.rates import Addresses
 from sims.server.registration import Admitted
-from sims.server.turns import Turns, described
+from sims.server.turns import Turns, described, guarded
 from sims.specs import ModernSpec
 from sims.transport import FrameReceiver
 
@@ -128,7 +128,7 @@ class ModernConnection(FrameReceiver):
             claim = handshake.accept(frame)
             self.state = State.ADMITTING
             self.id = claim.id
-            self._relay.admit(claim, self._admitted)
+            self._relay.admit(claim, guarded(self._admitted, self.broken))
         else:
             raise malformed(f"{type(frame).__name__} in state {self.state.name}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import Protocol
+from typing import TypeVar
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -14,26 +14,25 @@ from sims.crypto import payloads, prekeys
 from sims.crypto.handshake import Claim
 from sims.crypto.prekeys import Bundle, OneTimeKey
 from sims.errors import Code, PeerError
-from sims.server.delivery import Delivery, Reader
-from sims.server.interfaces import Account, Facts, Letter, Published, Store
+from sims.server.delivery import Delivery
+from sims.server.desks import Reader as Member
+from sims.server.interfaces import Account, Asked, Done, Facts, Letter, Published, Store
 from sims.server.limits import Limits
 from sims.server.names import prepare
 from sims.server.rates import Buckets, whole_seconds
 from sims.server.registration import Admitted, Mode, admit
 
+T = TypeVar("T")
+
 #: Bytes of a directory that fit in a box, with something to spare.
 MAX_LIST = 60_000
+#: Bytes of one entry besides the name; and so many entries are more than fit.
+LISTED = 64
+MAX_LISTED = MAX_LIST // LISTED
 #: Bytes of a bundle.
 MAX_BUNDLE = 8192
 #: What an answer that may fill a box costs while nobody knows how long it is: one for each 4096 bytes.
 LONG_REPLY = 16
-
-
-class Member(Reader, Protocol):
-    """One connected client."""
-
-    def close(self, code: Code | None = None) -> None:
-        """Tell it the code, if there is one, let it read what it was sent, and close."""
 
 
 class ModernRelay:
@@ -81,9 +80,11 @@ class ModernRelay:
         """Whether somebody who has proved an identity is let in, as :func:`sims.server.registration.admit`."""
 
         def admitted(result: Admitted | Code) -> None:
-            done(result)
-            if isinstance(result, Admitted) and result.invitation:
-                self._invitation_spent()
+            try:
+                done(result)
+            finally:
+                if isinstance(result, Admitted) and result.invitation:
+                    self._invitation_spent()
 
         admit(self._store, self._mode, claim, int(self._wall()), admitted)
 
@@ -155,7 +156,7 @@ class ModernRelay:
                 self._list(member, message)
             case inner.AboutRequest():
                 cost += LONG_REPLY
-                self._store.facts(member.id, partial(self._about, member, message.mid))
+                self._store.facts(member.id, _asked(member, partial(self._about, member, message.mid)))
             case inner.Delete():
                 self._delete(member, message)
         return self._spend(member, cost)
@@ -222,7 +223,7 @@ class ModernRelay:
             else:
                 self._refuse(member, message.mid, Code.POLICY)
 
-        self._store.publish(member.id, published, keys, done)
+        self._store.publish(member.id, published, keys, _asked(member, done))
 
     def _checked(self, owner: str, data: inner.PublishData) -> tuple[Published, Sequence[bytes]]:
         bundle = payloads.decode(Bundle, bytes(data.bundle))
@@ -260,7 +261,7 @@ class ModernRelay:
                 else:
                     self._fetch_of(member, mid, account.id)
 
-            self._store.find_name(name, found)
+            self._store.find_name(name, _asked(member, found))
 
     def _fetch_of(self, member: Member, mid: bytes, owner: str) -> None:
         def found(published: Published | None) -> None:
@@ -269,13 +270,13 @@ class ModernRelay:
             elif owner == member.id:
                 taken(published, None)  # one's own one-time keys are for others
             elif self._is_here(member):  # or else nobody would get the key
-                self._store.take(owner, member.id, int(self._wall()), partial(taken, published))
+                self._store.take(owner, member.id, int(self._wall()), _asked(member, partial(taken, published)))
 
         def taken(published: Published, key: bytes | None) -> None:
             data = inner.BundleData(bundle=Raw(published.raw), one_time_key=UNSET if key is None else Raw(key))
             member.deliver(inner.encode(inner.BundleReply(mid=mid, data=data)))
 
-        self._store.bundle(owner, found)
+        self._store.bundle(owner, _asked(member, found))
 
     # --- the rest ---
 
@@ -285,7 +286,7 @@ class ModernRelay:
             size = 0
             for account in accounts:
                 entry = inner.Listed(id=account.id, name=account.name, online=account.id in self._members)
-                size += len(account.name.encode("utf-8")) + 64
+                size += len(account.name.encode("utf-8")) + LISTED
                 if size > MAX_LIST:
                     break
                 listed.append(entry)
@@ -293,7 +294,7 @@ class ModernRelay:
             self._reply(member, inner.encode(inner.ListReply(mid=message.mid, data=data)))
 
         if self._directory:
-            self._store.everyone(reply)
+            self._store.everyone(_asked(member, reply), MAX_LISTED)
         else:
             reply(())
 
@@ -315,7 +316,7 @@ class ModernRelay:
             self._account_gone(member)
 
         # Whoever still sends to this account learns that there is none; so it leaves after the account has gone.
-        self._store.delete(member.id, done)
+        self._store.delete(member.id, _asked(member, done))
         self.leave(member)
 
     def _refuse(self, member: Member, mid: bytes | UnsetType, code: Code, after: int | UnsetType = UNSET) -> None:
@@ -334,3 +335,8 @@ class ModernRelay:
             return 0.0
         now = self._clock()
         return self._sends.of(member.id, now).take(now, cost)
+
+
+def _asked(member: Member, done: Done[T]) -> Asked[T]:
+    """What a member has asked the store for. Where there can be no answer the connection ends; another may begin."""
+    return Asked(done, partial(member.close, Code.INTERNAL))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sims.crypto.handshake import Claim
 from sims.errors import Code, PeerError
-from sims.server.interfaces import Account, Accounts, Registered
+from sims.server.interfaces import Account, Accounts, Asked, Registered
 from sims.server.names import prepare
 
 TOKEN_SIZE = 16
@@ -53,11 +53,14 @@ def admit(store: Accounts, mode: Mode, claim: Claim, now: int, done: Callable[[A
     """Let somebody in who has proved an identity; or say why not.
 
     :param done: called once, maybe later; a code is ``invite-required``, ``invite-used``, ``name-invalid``,
-        ``name-taken``, or ``policy`` where nobody new is taken.
+        ``name-taken``, ``policy`` where nobody new is taken, or ``internal`` where the store could not say.
     """
 
     def ask() -> None:
-        store.connected(claim.id, claim.epoch, found)
+        store.connected(claim.id, claim.epoch, Asked(found, failed))
+
+    def failed() -> None:
+        done(Code.INTERNAL)
 
     def found(account: Account | None) -> None:
         if account is not None:
@@ -68,7 +71,7 @@ def admit(store: Accounts, mode: Mode, claim: Claim, now: int, done: Callable[[A
             done(wanted)
             return
         invitation = hashed(claim.invite) if mode is Mode.INVITE and claim.invite is not None else None
-        store.register(wanted, invitation, partial(registered, wanted, invitation is not None))
+        store.register(wanted, invitation, Asked(partial(registered, wanted, invitation is not None), failed))
 
     def registered(account: Account, invitation: bool, result: Registered) -> None:
         if result is Registered.DONE:

@@ -4,9 +4,11 @@ Requests wait in a queue and are done in their order, several in one transaction
 or :data:`GROUP` seconds after it began. Only when it is committed are its results handed back, all at once.
 
 A group that fails is done again, each of its requests by itself. Where the disk is full, messages are refused with
-``UNAVAILABLE`` until there is room again. All else that must be written is small; it lives on a reserve, a file that is
-given up then; once that is used up as well, everything waits. What fails for another reason of the disk ends the store:
-``failed`` is called, and nothing is answered any more.
+``UNAVAILABLE`` until there is room again, and what is behind them too (:mod:`sims.server.sqlite_requests`). All else
+that must be written is small; it lives on a reserve, a file that is given up then; once that is used up as well,
+everything waits. So it does while another process has the file to itself; when that goes on for too long, messages are
+refused. What fails for another reason of the disk ends the store: ``failed`` is called, and nothing is answered any
+more.
 """
 
 from __future__ import annotations
@@ -16,28 +18,22 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any
 
 from sims.errors import LocalError
-from sims.server.interfaces import (
-    Account,
-    Done,
-    Facts,
-    Invitation,
-    Kept,
-    Letter,
-    Published,
-    Quota,
-    Registered,
-)
-from sims.server.sqlite_file import Reserve, checkpoint, open_database, told
+from sims.server.interfaces import Asked, Done, Kept
+from sims.server.sqlite_file import BUSY, Reserve, checkpoint, open_database, told
+from sims.server.sqlite_requests import Request, Requests
 from sims.server.sqlite_tables import Tables
 
 #: Seconds after which a group is committed though more has come.
 GROUP = 0.005
+#: Requests that are done at once, within a group, before the next are looked for.
+MOST = 256
 #: Seconds between two looks at what there is to do beside the requests.
 IDLE = 1.0
 #: Seconds from a change to the moment when nothing of what was before it is left in the log.
@@ -50,31 +46,23 @@ CHECKPOINT_AGAIN = 1.0
 SHORT = 5.0
 #: Seconds after which something else is, where not even the reserve is left.
 FULL = 0.5
-#: Bytes of messages that wait to be written before more are refused.
-MAX_QUEUED = 64 * 1024 * 1024
+#: Seconds that SQLite waits for another process at a time, and those between two such times.
+TURN, AGAIN = 1.0, 0.05
+#: Seconds by which the clock of the machine has been set if it is not as far from the other as before.
+SET = 3600.0
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: What is wrong with a request, and not with the database.
 _OURS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    """Whether this is for want of room."""
-    return getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
-
-
-class Request(NamedTuple):
-    """What is asked for: a method of :class:`Tables`, or ``no_room`` or ``close``."""
-
-    name: str
-    args: tuple[Any, ...]
-    done: Done[Any]
+#: For want of room; and what a quota looks like, too.
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+_MAYBE_FULL = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC)
 
 
 Answers = list[tuple[Done[Any], Any]]
 
 
-class SqliteStore:
+class SqliteStore(Requests):
     """As :class:`~sims.server.interfaces.Store`.
 
     :param deliver: called in the store's thread with what is to be called in the others' (``callFromThread``).
@@ -98,6 +86,7 @@ class SqliteStore:
         wall: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
+        super().__init__()
         self.tables = tables
         self._pause = pause
         self._deliver = deliver
@@ -108,14 +97,13 @@ class SqliteStore:
         self._reserve = reserve
         self._clock = clock
         self._wall = wall
-        self._queue: SimpleQueue[Request] = SimpleQueue()
-        self._closing = False
-        self._put = self._taken = 0  # bytes of messages; the one is counted here, the other in the thread
         self._foreign = tables.foreign
         self._changes = tables.connection.total_changes
-        self._changed: float | None = None  # since when the log holds something
+        self._changed: float | None = clock()  # since when something may be left of what was to be forgotten
         self._checkpoint_at = 0.0
         self._expire_at = clock()
+        self._ahead = wall() - clock()
+        self._late: float | None = None  # when another process will have been in the way for too long
         self._short: float | None = None  # since when there is no room for messages
         if reserve is not None and not reserve.take():
             self._short = clock()
@@ -127,82 +115,13 @@ class SqliteStore:
         :raises LocalError: as :func:`~sims.server.sqlite_file.open_database`.
         """
         with told(path):
-            return cls(Tables(open_database(path)), reserve=Reserve(path.with_suffix(".reserve")), **options)
+            database = open_database(path)
+            database.execute(f"pragma busy_timeout = {TURN * 1000:.0f}")
+            return cls(Tables(database), reserve=Reserve(path.with_suffix(".reserve")), **options)
 
     def start(self) -> None:
         """Begin with the work, in a thread that ends after :meth:`close`, or with the process."""
         Thread(target=self.run, name="store", daemon=True).start()
-
-    # --- requests: in whichever thread ---
-
-    def _ask(self, name: str, done: Done[Any], *args: Any) -> None:
-        if not self._closing:
-            self._queue.put(Request(name, args, done))
-
-    def find(self, account: str, done: Done[Account | None]) -> None:
-        self._ask("find", done, account)
-
-    def find_name(self, name: str, done: Done[Account | None]) -> None:
-        self._ask("find_name", done, name)
-
-    def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
-        self._ask("register", done, account, invitation)
-
-    def connected(self, account: str, epoch: int | None, done: Done[Account | None]) -> None:
-        self._ask("connected", done, account, epoch)
-
-    def everyone(self, done: Done[Sequence[Account]]) -> None:
-        self._ask("everyone", done)
-
-    def delete(self, account: str, done: Done[None]) -> None:
-        self._ask("delete", done, account)
-
-    def invite(self, invitation: bytes, done: Done[None], *, uses: int = 1, expires: int | None = None) -> None:
-        self._ask("invite", done, invitation, uses, expires)
-
-    def invitation(self, invitation: bytes, done: Done[Invitation | None]) -> None:
-        self._ask("invitation", done, invitation)
-
-    def invitations(self, done: Done[Sequence[Invitation]]) -> None:
-        self._ask("invitations", done)
-
-    def withdraw(self, invitation: bytes, done: Done[bool]) -> None:
-        self._ask("withdraw", done, invitation)
-
-    def bundle(self, owner: str, done: Done[Published | None]) -> None:
-        self._ask("bundle", done, owner)
-
-    def publish(self, owner: str, bundle: Published, one_time_keys: Sequence[bytes], done: Done[bool]) -> None:
-        self._ask("publish", done, owner, bundle, one_time_keys)
-
-    def take(self, owner: str, fetcher: str, now: int, done: Done[bytes | None]) -> None:
-        self._ask("take", done, owner, fetcher, now)
-
-    def keep(self, letter: Letter, quota: Quota, now: int, done: Done[Kept]) -> None:
-        size = len(letter.inner)
-        if self._put + size - self._taken > MAX_QUEUED:
-            self._ask("no_room", done)  # the answer still comes in its turn
-            return
-        self._put += size
-        self._ask("keep", done, letter, quota, now)
-
-    def waiting(
-        self, owner: str, after: int, most: int, since: float, done: Done[Sequence[tuple[int, Letter]]]
-    ) -> None:
-        self._ask("waiting", done, owner, after, most, since)
-
-    def acknowledge(self, owner: str, letters: Sequence[tuple[str, bytes]], done: Done[None]) -> None:
-        self._ask("acknowledge", done, owner, letters)
-
-    def written(self, owner: str, to: str, done: Done[None]) -> None:
-        self._ask("written", done, owner, to)
-
-    def facts(self, account: str, done: Done[Facts]) -> None:
-        self._ask("facts", done, account)
-
-    def close(self, done: Done[None]) -> None:
-        self._ask("close", done)
-        self._closing = True
 
     # --- the thread ---
 
@@ -224,9 +143,12 @@ class SqliteStore:
         """Do one group, or wait so many seconds for one, and what else there is to do; False after the end."""
         now = self._clock()
         with contextlib.suppress(Empty):
-            if not self._group(self._queue.get(timeout=max(0.001, min(wait, self._expire_at - now)))):
+            first = self._queue.get(timeout=max(0.001, min(wait, self._expire_at - now)))
+            self._mind_the_clock()
+            if not self._group(first):
                 return False
-        self.tables.look()
+        with self._later():
+            self.tables.look()
         self._notice()
         self._expire()
         self._checkpoint()
@@ -244,7 +166,7 @@ class SqliteStore:
                 start = 0
                 while True:
                     with contextlib.suppress(Empty):
-                        while requests[-1].name != "close" and len(requests) - start < 256:
+                        while requests[-1].name != "close" and len(requests) - start < MOST:
                             requests.append(self._queue.get_nowait())
                     self._perform(requests[start:], answers)
                     start = len(requests)
@@ -258,8 +180,9 @@ class SqliteStore:
             answers = []
             self._singly(requests, answers)
         else:
+            self._late = None
             self._answer(answers)
-        self._taken += sum(len(request.args[0].inner) for request in requests if request.name == "keep")
+        self._taken += sum([len(args[0].inner) for name, args, *_ in requests if name == "keep"])
         self._notice()
         if requests[-1].name == "close":
             self._close(requests[-1].done)
@@ -267,12 +190,12 @@ class SqliteStore:
         return True
 
     def _perform(self, requests: Sequence[Request], answers: Answers) -> None:
-        for name, several in groupby(requests, lambda request: request.name):
+        for name, several in groupby(requests, attrgetter("name")):
             some = [*several]
             if name == "no_room" or (name == "keep" and self._short is not None):
-                results: Sequence[Any] = [Kept.UNAVAILABLE] * len(some)
+                results: Sequence[Any] = [self.refusals.add(request) for request in some]
             elif name == "keep":
-                results = self.tables.keep_all([request.args for request in some])
+                results = self._keep(some)
             elif name == "acknowledge":
                 self.tables.acknowledge_all([request.args for request in some])
                 results = [None] * len(some)
@@ -281,6 +204,15 @@ class SqliteStore:
             else:
                 results = [getattr(self.tables, name)(*request.args) for request in some]
             answers += [(request.done, result) for request, result in zip(some, results, strict=True)]
+
+    def _keep(self, some: Sequence[Request]) -> Sequence[Kept]:
+        """Keep messages, but those before which one was refused."""
+        if not self.refusals:
+            return self.tables.keep_all([request.args for request in some])
+        refused = [self.refusals.add(request) if self.refusals.stop(request) else None for request in some]
+        free = [request.args for request, result in zip(some, refused, strict=True) if result is None]
+        kept = iter(self.tables.keep_all(free))
+        return [next(kept) if result is None else result for result in refused]
 
     def _singly(self, requests: Sequence[Request], answers: Answers) -> None:
         """Do each by itself, where all in one have failed."""
@@ -300,6 +232,7 @@ class SqliteStore:
         try:
             with self.tables.transaction():
                 self._perform([request], own)
+            self._late = None
         except sqlite3.Error as error:
             own = []
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -307,10 +240,17 @@ class SqliteStore:
                 raise
             if isinstance(error, _OURS):
                 self._fault(request, error, own)
+            elif code == sqlite3.SQLITE_BUSY and self._waits(request, error):
+                self._answer([*answers])
+                answers.clear()
+                self._pause(AGAIN)
+                return False
             elif request.name == "keep":
                 self._short = self._clock()
-                own = [(request.done, Kept.UNAVAILABLE)]
-            elif _is_full(error):
+                own = [(request.done, self.refusals.add(request))]
+            elif code == sqlite3.SQLITE_BUSY:
+                pass  # the store is to be closed
+            elif self._is_full(error):
                 self._short = self._clock()
                 return not self._make_room(answers)
             else:
@@ -320,6 +260,23 @@ class SqliteStore:
             self._fault(request, error, own)
         answers += own
         return True
+
+    def _waits(self, request: Request, error: Exception) -> bool:
+        """Another process has the file to itself: whether a request waits for it. Messages do not for ever."""
+        now = self._clock()
+        if self._late is None:
+            self._late = now + BUSY
+        elif now >= self._late:
+            self._late = now + BUSY
+            self._deliver(lambda: self._broken(error))
+            if request.name == "keep":
+                return False
+        return not self._closing and (request.name != "keep" or self._short is None)
+
+    def _is_full(self, error: sqlite3.Error) -> bool:
+        """Whether this is for want of room."""
+        code = getattr(error, "sqlite_errorcode", 0)
+        return code in _FULL or (code in _MAYBE_FULL and self._reserve is not None and self._reserve.is_needed())
 
     def _make_room(self, answers: Answers) -> bool:
         """Give up the reserve; where that is gone, wait a little: all else waits, too.
@@ -340,37 +297,60 @@ class SqliteStore:
         """A fault of ours: what was asked for has not happened, and nobody is told that it has."""
         self._deliver(lambda: self._broken(error))
         if request.name == "keep":
-            answers.append((request.done, Kept.UNAVAILABLE))
+            answers.append((request.done, self.refusals.add(request)))
+        elif isinstance(request.done, Asked):
+            failed = request.done.failed
+            answers.append((lambda _: failed(), None))
 
     def _answer(self, answers: Answers) -> None:
         if answers:
-            self._deliver(lambda: self._tell(answers))
+            made = self.refusals.made
+            self._deliver(lambda: self._tell(answers, made))
 
-    def _tell(self, answers: Answers) -> None:
-        """In the other thread: hand back results. One who cannot take theirs does the others no harm."""
+    def _tell(self, answers: Answers, refusals: int) -> None:
+        """In the other thread: hand back results. One who cannot take theirs does the others no harm.
+
+        :param refusals: how many are told with these. What is asked for by one of them may be before the next.
+        """
         for done, result in answers:
             try:
                 done(result)
             except Exception as error:
                 self._broken(error)
+        self.refusals.told = refusals
 
     def _notice(self) -> None:
         if self.tables.foreign != self._foreign:
             self._foreign = self.tables.foreign
             self._deliver(self._foreign_change)
-        changes = self.tables.connection.total_changes
-        if changes != self._changes:
-            self._changes = changes
-            if self._changed is None:
-                self._changed = self._clock()
+        elif self.tables.connection.total_changes == self._changes:
+            return
+        self._changes = self.tables.connection.total_changes
+        if self._changed is None:
+            self._changed = self._clock()
+
+    def _mind_the_clock(self) -> bool:
+        """See whether the clock of the machine was set; False while letters are not dated by what it shows now."""
+        wall = self._wall()
+        by = wall - self._clock() - self._ahead
+        if abs(by) > SET:
+            with self._later():
+                with self.tables.transaction():
+                    self.tables.redate(by, wall)
+                self._ahead += by
+                return True
+            return False
+        self._ahead += by
+        return True
 
     def _expire(self) -> None:
         now = self._clock()
-        if now < self._expire_at:
+        if now < self._expire_at or not self._mind_the_clock():
             return
         more = False
         with self._later(), self.tables.transaction():
-            more = self.tables.expire(self._wall() - self._life)
+            wall = self._wall()
+            more = self.tables.expire(wall - self._life, wall)
         self._expire_at = now + (EXPIRE_MORE if more else EXPIRE)
         self._notice()
 
@@ -382,7 +362,7 @@ class SqliteStore:
         with self._later():
             self.tables.scrub()
         with self._later():
-            if checkpoint(self.tables.connection):
+            if checkpoint(self.tables.connection) and not self.tables.stale:
                 self._changed = None
 
     @contextlib.contextmanager
@@ -391,7 +371,7 @@ class SqliteStore:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if not _is_full(error) and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            if not self._is_full(error) and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
 
     def _close(self, done: Done[None]) -> None:

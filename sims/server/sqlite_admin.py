@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from sims.server.sqlite_tables import Tables
 
+#: The totals, with those of the letters that are not filed: those after the number that is to be given.
+_PAIRS = (
+    "select dst, src, messages, size from pairs union all select l.dst, l.src, 1, length(b.body)"
+    " from letters l join bodies b using (number) where l.number > ?1"
+)
+
 
 def waiting(tables: Tables) -> dict[str, tuple[int, int]]:
     """How many messages, and bytes, wait for whom, by id; nobody for whom none do."""
     rows = tables.connection.execute(
-        "select a.id, sum(p.messages), sum(p.size) from pairs p join accounts a on a.number = p.dst group by a.id"
+        f"select a.id, sum(p.messages), sum(p.size) from ({_PAIRS}) p"  # noqa: S608
+        " join accounts a on a.number = p.dst group by a.id",
+        (tables.last_filed(),),
     )
     return {id: (messages, size) for id, messages, size in rows}
 
@@ -20,11 +28,18 @@ def totals(tables: Tables) -> dict[str, int]:
         "invitations that can be used": "select count(*) from invitations where uses > 0",
         "people with a bundle": "select count(*) from bundles",
         "one-time keys": "select count(*) from one_time_keys where raw is not null",
-        "messages that wait": "select ifnull(sum(messages), 0) from pairs",
-        "bytes that wait": "select ifnull(sum(size), 0) from pairs",
+        "messages that wait": f"select ifnull(sum(messages), 0) from ({_PAIRS})",  # noqa: S608
+        "bytes that wait": f"select ifnull(sum(size), 0) from ({_PAIRS})",  # noqa: S608
         "remembered messages": "select count(*) from letters where gone = 1",
     }
-    return {name: int(tables.connection.execute(asked).fetchone()[0]) for name, asked in counted.items()}
+    return _numbers(tables, counted)
+
+
+def _numbers(tables: Tables, asked: dict[str, str]) -> dict[str, int]:
+    """What these queries count."""
+    filed = tables.last_filed()
+    run = tables.connection.execute
+    return {name: int(run(query, (filed,) if "?1" in query else ()).fetchone()[0]) for name, query in asked.items()}
 
 
 def problems(tables: Tables) -> list[str]:
@@ -36,13 +51,13 @@ def problems(tables: Tables) -> list[str]:
         " where l.gone = 0 and k.number is null",
         "bodies of letters that are gone": "select count(*) from bodies b left join letters l using (number)"
         " where l.number is null or l.gone = 1",
-        "mailboxes whose totals are wrong": "select count(*) from (select dst, src, sum(messages) as m, sum(size) as s"
-        " from (select dst, src, messages, size from pairs union all"
+        "mailboxes whose totals are wrong": f"select count(*) from (select 1 from ({_PAIRS} union all"  # noqa: S608
         " select l.dst, l.src, -1, -length(b.body) from letters l join bodies b using (number) where l.gone = 0)"
-        " group by dst, src) where m <> 0 or s <> 0",
+        " group by dst, src having sum(messages) <> 0 or sum(size) <> 0)",
+        "letters that are not filed, before one that is": "select count(*) from letters"
+        " where number <= ?1 and filed = 0",
         "one-time keys of nobody": "select count(*) from one_time_keys"
         " where owner not in (select number from accounts)",
         "bundles of nobody": "select count(*) from bundles where owner not in (select number from accounts)",
     }
-    found = {name: int(tables.connection.execute(query).fetchone()[0]) for name, query in asked.items()}
-    return [f"{number} {name}" for name, number in found.items() if number]
+    return [f"{number} {name}" for name, number in _numbers(tables, asked).items() if number]

@@ -9,6 +9,7 @@ fails leaves it. Who may want to go back to an older program makes a copy of the
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,12 @@ APPLICATION = 0x53494D53
 BUSY, BUSY_LATER = 60.0, 0.1
 #: Bytes that a :class:`Reserve` takes up.
 RESERVE = 8 * 1024 * 1024
+#: Bytes that are written to see whether there is room.
+PROBE = 64 * 1024
 #: Pages of the log before it is worked into the file in passing.
 _LOG_PAGES = 16_384
+#: KiB of the file that are held in memory: of SQLite's own 2,000 the bodies that come would take up all.
+_CACHE = 16_384
 
 _FIRST = """
 create table accounts (number integer primary key, id text not null unique, name text not null unique,
@@ -60,8 +65,16 @@ create table pairs (dst integer not null, src integer not null, messages integer
 create index pairs_by_src on pairs (src);
 create table boxes (dst integer primary key, mids integer not null);
 """
+_FILED = """
+alter table letters add column filed integer not null default 1;
+alter table letters add column mask integer not null default 0;
+drop index letters_by_mid;
+drop index letters_by_box;
+create unique index letters_by_mid on letters (dst, src, mid) where filed = 1;
+create index letters_by_box on letters (dst, gone, number) where filed = 1
+"""
 #: Each, as SQL, makes the version of its number of the one before; the first makes an empty file version 1.
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+MIGRATIONS: tuple[str, ...] = (_FIRST, _FILED)
 
 
 def open_database(path: Path, *, migrations: Sequence[str] = MIGRATIONS, new: bool = True) -> sqlite3.Connection:
@@ -101,19 +114,24 @@ def _set_up(database: sqlite3.Connection, path: Path, migrations: Sequence[str],
         raise LocalError(Code.UNAVAILABLE, text)
     if found < len(migrations) and not new:
         raise LocalError(Code.UNAVAILABLE, f"{path} is of an older version (its format is {found}): start the server")
-    run("pragma journal_mode = wal")
+    if run("pragma journal_mode = wal").fetchone() != ("wal",):
+        text = f"{path} cannot have its log beside it: SQLite needs another file system, which is on this machine"
+        raise LocalError(Code.UNAVAILABLE, text)
     run("pragma synchronous = full")
     run("pragma secure_delete = on")
     run("pragma temp_store = memory")  # nothing of it is in a file that somebody forgets
     run(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
+    run(f"pragma cache_size = -{_CACHE}")
     if found < len(migrations):
         _migrate(database, path, migrations, found)
     if new:
+        for version in range(2, len(migrations) + 1):  # of a migration before, too, whose end was a crash
+            _copy_before(path, version).unlink(missing_ok=True)
         checkpoint(database)  # what a crash has left in the log
 
 
 def _migrate(database: sqlite3.Connection, path: Path, migrations: Sequence[str], found: int) -> None:
-    backup = path.with_name(f"{path.name}.before-{found + 1}") if found else None
+    backup = _copy_before(path, found + 1) if found else None
     if backup is not None:
         _back_up(database, backup)
     try:
@@ -135,8 +153,10 @@ def _migrate(database: sqlite3.Connection, path: Path, migrations: Sequence[str]
     except sqlite3.Error as error:
         where = "" if backup is None else f"; it is as it was, and so is the copy {backup}"
         raise LocalError(Code.UNAVAILABLE, f"cannot bring {path} to the present format: {error}{where}") from None
-    if backup is not None:
-        backup.unlink()
+
+
+def _copy_before(path: Path, version: int) -> Path:
+    return path.with_name(f"{path.name}.before-{version}")
 
 
 def _back_up(database: sqlite3.Connection, backup: Path) -> None:
@@ -160,11 +180,12 @@ def checkpoint(database: sqlite3.Connection) -> bool:
 @contextlib.contextmanager
 def hasty(database: sqlite3.Connection) -> Iterator[None]:
     """What is done within does not wait long for other processes."""
+    (before,) = database.execute("pragma busy_timeout").fetchone()
     database.execute(f"pragma busy_timeout = {BUSY_LATER * 1000:.0f}")
     try:
         yield
     finally:
-        database.execute(f"pragma busy_timeout = {BUSY * 1000:.0f}")
+        database.execute(f"pragma busy_timeout = {before}")
 
 
 class Reserve:
@@ -191,6 +212,21 @@ class Reserve:
             return False
         return True
 
+    def is_needed(self) -> bool:
+        """Whether nothing can be written beside it: there is no room, or the owner has no right to more."""
+        probe = self._path.with_suffix(".probe")
+        try:
+            with open(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(bytes(PROBE))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
+        return False
+
     def give_up(self) -> bool:
         """Make room; False when it was given up before."""
         try:
@@ -201,14 +237,15 @@ class Reserve:
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
-    """What goes wrong with a database, as :class:`LocalError`."""
+def told(path: Path, doing: str | None = None) -> Iterator[None]:
+    """What goes wrong with a database, as :class:`LocalError`; ``doing``: what cannot be done then."""
+    doing = doing or f"use {path}"
     try:
         yield
     except sqlite3.Error as error:
         damaged = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         if damaged:
             raise LocalError(Code.MALFORMED, f"{path} is damaged: put a backup in its place") from None
-        raise LocalError(Code.UNAVAILABLE, f"cannot use {path}: {error}") from None
+        raise LocalError(Code.UNAVAILABLE, f"cannot {doing}: {error}") from None
     except OSError as error:
-        raise LocalError(Code.UNAVAILABLE, f"cannot use {path}: {error.strerror}") from None
+        raise LocalError(Code.UNAVAILABLE, f"cannot {doing}: {error.strerror}") from None

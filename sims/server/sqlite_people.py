@@ -44,8 +44,8 @@ class Person(NamedTuple):
 class PeopleTables:
     """A connection, and what is known of what is behind it.
 
-    Everything but :meth:`look` belongs into a :meth:`transaction`; ``sqlite3.Error`` is raised where that fails, and
-    the transaction is then rolled back.
+    Everything but :meth:`look` belongs into a :meth:`transaction`, or a :meth:`reading`; ``sqlite3.Error`` is raised
+    where that fails, and the transaction is then rolled back.
 
     :ivar foreign: how often something was found that another process had changed.
     :ivar stale: whether rows that were deleted may have left something in the file.
@@ -53,7 +53,7 @@ class PeopleTables:
 
     def __init__(self, connection: sqlite3.Connection, entropy: Callable[[int], bytes] = os.urandom) -> None:
         self.connection = connection
-        self.stale = False
+        self.stale = True  # nobody knows what was deleted before
         self._entropy = entropy
         self._random = b""
         self._run = connection.execute
@@ -61,7 +61,7 @@ class PeopleTables:
         self._people: dict[str, Person] = {}
         (self._version,) = self._run("pragma data_version").fetchone()
         #: The number of the newest letter. It never goes down while the process lives, whatever is deleted.
-        (self._newest,) = self._run("select ifnull(max(number), 0) from letters").fetchone()
+        self._newest = self._highest()
 
     # --- transactions ---
 
@@ -71,6 +71,7 @@ class PeopleTables:
         self._run("begin immediate")
         try:
             self.look()
+            self.begun()
             yield
             self.flush()
             self._run("commit")
@@ -80,6 +81,18 @@ class PeopleTables:
                 self._run("rollback")
             raise
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is read within is all of one moment, and nobody is kept from writing. Nothing may be changed within."""
+        self._run("begin")
+        try:
+            self.look()
+            yield
+        finally:
+            self.forget()
+            if self.connection.in_transaction:
+                self._run("rollback")
+
     def look(self) -> bool:
         """Whether another process has changed something since the last look; what was known is forgotten then."""
         (version,) = self._run("pragma data_version").fetchone()
@@ -87,15 +100,25 @@ class PeopleTables:
             return False
         self._version = version
         self.foreign += 1
-        (newest,) = self._run("select ifnull(max(number), 0) from letters").fetchone()
-        self._newest = max(self._newest, newest)
+        self._newest = max(self._newest, self._highest())
         self.stale = True
         self.forget()
         return True
 
+    def _highest(self) -> int:
+        """The highest number that a letter has had, as far as it matters: keys stay when letters have left."""
+        found = self._run(
+            "select max(ifnull((select max(number) from letters), 0), ifnull((select max(number) from keys), 0),"
+            " ifnull((select max(last) from departed), 0))"
+        ).fetchone()
+        return int(found[0])
+
     def forget(self) -> None:
         """Forget what is known of the tables: they may be otherwise by now."""
         self._people.clear()
+
+    def begun(self) -> None:
+        """A transaction has begun."""
 
     def flush(self) -> None:
         """Write what was put off."""
@@ -132,9 +155,10 @@ class PeopleTables:
         """The account of a name."""
         return _account(self._run(f"{_ACCOUNT} where name = ?", (name,)).fetchone())
 
-    def everyone(self) -> list[Account]:
-        """All accounts, by name."""
-        return [found for row in self._run(f"{_ACCOUNT} order by name") if (found := _account(row)) is not None]
+    def everyone(self, most: int | None = None) -> list[Account]:
+        """All accounts, by name, or the first."""
+        rows = self._run(f"{_ACCOUNT} order by name limit ?", (-1 if most is None else most,))
+        return [found for row in rows if (found := _account(row)) is not None]
 
     def register(self, account: Account, invitation: bytes | None) -> Registered:
         """Create an account and spend its invitation."""
@@ -272,14 +296,16 @@ class PeopleTables:
         key, self._random = self._random[:KEY_SIZE], self._random[KEY_SIZE:]
         return key
 
-    def _source(self, id: str) -> int:
-        """The number of somebody who does something, and may have no account any more."""
+    def _source(self, id: str, ahead: int = 1) -> int:
+        """The number of somebody who does something, and may have no account any more.
+
+        :param ahead: what they do may be one of so many letters that come next.
+        """
         person = self._person(id)
         if person.account is not None:
             return person.account
         number = person.before[-1] if person.before else self._new_number()
-        # What they do now may be a letter, with the next number.
-        self._run("insert or replace into departed values (?, ?, ?)", (number, id, self._newest + 1))
+        self._run("insert or replace into departed values (?, ?, ?)", (number, id, self._newest + ahead))
         self._people.pop(id, None)
         return number
 

@@ -22,10 +22,10 @@ class Tables(MailTables):
         number = self._number_of(account)
         if number is None:
             return
-        self.flush()
+        self.file()
         rows = self._run(
             "select l.number, l.dst, l.src, length(b.body) from letters l cross join bodies b using (number)"
-            " where l.dst = ? and l.gone = 0",
+            " where l.dst = ? and l.gone = 0 and l.filed = 1",
             (number,),
         ).fetchall()
         self._erase(rows)
@@ -48,15 +48,15 @@ class Tables(MailTables):
         self.stale = True
 
     def scrub(self) -> None:
-        """Write a file of up to :data:`SMALL` bytes anew, in no transaction, if somebody was deleted since it was.
+        """Write a file of up to :data:`SMALL` bytes anew, in no transaction, if somebody may have been deleted since.
 
-        What rows leave behind where SQLite moves them from page to page goes thereby.
+        What rows leave behind where SQLite moves them from page to page goes thereby; a larger file stays as it is.
         """
         ((pages,), (size,)) = (self._run(f"pragma {name}").fetchone() for name in ("page_count", "page_size"))
         if self.stale and pages * size <= SMALL:
             with hasty(self.connection):
                 self._run("vacuum")
-            self.stale = False
+        self.stale = False
 
     def facts(self, account: str) -> Facts:
         """Everything that is kept about somebody."""
@@ -86,7 +86,9 @@ class Tables(MailTables):
             "written_by": self._some("owner from written where other = ?", number),
             "fetched_from": self._some("owner from fetches where fetcher = ?", number),
             "sent_and_waiting": self._run(
-                "select ifnull(sum(messages), 0) from pairs where src = ?", (number,)
+                "select (select ifnull(sum(messages), 0) from pairs where src = ?1)"
+                " + (select count(*) from letters where number > ?2 and src = ?1 and gone = 0)",
+                (number, self.last_filed()),
             ).fetchone()[0],
         }
         return facts

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from traceback import extract_tb
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from sims.server.modern_relay import ModernRelay
+
+T = TypeVar("T")
 
 
 class _Later(Protocol):
@@ -74,6 +76,18 @@ class Turns:
             act()
         except Exception as error:
             self.failed(error)
+
+
+def guarded(act: Callable[[T], object], broken: Callable[[Exception], None]) -> Callable[[T], None]:
+    """What is called by somebody who could do nothing about its exceptions: they go to ``broken``."""
+
+    def call(value: T) -> None:
+        try:
+            act(value)
+        except Exception as error:
+            broken(error)
+
+    return call
 
 
 def described(error: Exception) -> str:

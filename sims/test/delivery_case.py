@@ -26,10 +26,14 @@ class Reader:
         self.id = number
         self.given: list[tuple[str, int]] = []
         self.unsent = 0
+        self.closed: Code | None = None
 
     def deliver(self, inner: bytes) -> None:
         sender, number = inner.rstrip(b"\0").decode("ascii").split()
         self.given.append((sender, int(number)))
+
+    def close(self, code: Code | None = None) -> None:
+        self.closed = code
 
     @property
     def numbers(self) -> list[int]:

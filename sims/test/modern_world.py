@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from math import inf
 from typing import Any, TypeVar, cast
 
@@ -73,7 +74,7 @@ class FragileStore(MemoryStore):
         found = FragileStore()
         found._saved = self.load()
         found._seen = dict(self._seen)
-        found._history = self._history.copy()
+        found._history = deepcopy(self._history)
         return found
 
 

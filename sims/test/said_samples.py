@@ -7,6 +7,7 @@ from typing import Any
 from sims.client.events import (
     About,
     AccountDeleted,
+    Anew,
     Contact,
     Deleted,
     Delivery,
@@ -82,7 +83,12 @@ SAID_EVENTS: list[tuple[Event, dict[str, Any], str | None]] = [
         State(id=LONG, to=EVE, state=Delivery.FAILED, code=Code.MAILBOX_FULL),
         {"event": "state", "id": LONG, "to": EVE_JSON, "state": "failed", "code": "mailbox-full"},
         "! not delivered to eve (kzc7jvbd...): mailbox-full; too much waits for them already, or they have never "
-        "answered you: send it again when they have been here (/why 0b0b0b0b)",
+        "answered you: send it again when they have been here",
+    ),
+    (
+        Anew(peer=EVE),
+        {"event": "began-anew", "peer": EVE_JSON},
+        "! what eve (kzc7jvbd...) says begins anew: their store is new or restored, or they gave something up",
     ),
     (
         NotRead(to=EVE, id=LONG, again=1),
@@ -128,12 +134,12 @@ SAID_EVENTS: list[tuple[Event, dict[str, Any], str | None]] = [
             ],
         },
         "* what was said with eve (kzc7jvbd...): 3 messages\n"
-        "    1970-01-01 00:00:01 UTC 0b0b0b0b to eve (kzc7jvbd...) [failed: policy]: a\n"
+        "[1970-01-01 00:00:01 UTC 0b0b0b0b] to eve (kzc7jvbd...) [failed: policy]: a\n"
         "        * b\n"
-        "    1970-01-01 00:01:00 UTC 0b0b0b0b eve (kzc7jvbd...) [verified] "
+        "[1970-01-01 00:01:00 UTC 0b0b0b0b] eve (kzc7jvbd...) [verified] "
         "[missing before this: number 3]: c\n"
         "        * d\n"
-        "    1970-01-01 00:01:00 UTC 0b0b0b0b eve (kzc7jvbd...): [could not be read: malformed]",
+        "[1970-01-01 00:01:00 UTC 0b0b0b0b] eve (kzc7jvbd...): [could not be read: malformed]",
     ),
     (
         History(text="words", messages=()),

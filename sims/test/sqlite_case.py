@@ -22,6 +22,7 @@ class Calls:
         self.broken: list[Exception] = []
         self.foreign: list[None] = []
         self.now = 0.0
+        self.wall = float(NOW)
 
     def open(self, path: Path) -> SqliteStore:
         """A store on a file, whose calls these are."""
@@ -33,7 +34,7 @@ class Calls:
             foreign_change=lambda: self.foreign.append(None),
             life=30 * DAY,
             clock=lambda: self.now,
-            wall=lambda: float(NOW),
+            wall=lambda: self.wall,
         )
 
     def call(self) -> None:

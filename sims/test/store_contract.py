@@ -102,6 +102,11 @@ class StoreContract(Base):
         for unknown in ("eve", "Ann", ANN, ""):
             self.assertIsNone(self.ask(self.store.find_name, unknown))
         self.assertEqual([one.name for one in self.ask(self.store.everyone)], ["ann", "bob"])
+        for most in (0, 1, 2, 3):
+            found: list[Account] = []
+            self.store.everyone(found.extend, most)
+            self.settle()
+            self.assertEqual([one.name for one in found], ["ann", "bob"][:most])
 
     def test_a_name_is_taken_once(self) -> None:
         """A name that is taken stays with whoever has it, and nothing is spent on the attempt."""
@@ -149,26 +154,17 @@ class StoreContract(Base):
         self.assertIs(self.come(1, late, NOW + 9), Registered.DONE)
         self.assertIs(self.come(2, late, NOW + 10), Registered.INVITE_REQUIRED)
         self.assertIsNone(self.ask(self.store.find, f"{2:032}"))
-        self.assertEqual([*self.ask(self.store.invitations)], [])
+        self.assertIsNone(self.ask(self.store.invitation, late))
 
-    def test_invitations_are_listed(self) -> None:
-        """Those that are good, as far as is known, oldest first."""
-        first, spent, last = self.invite(b"z"), self.invite(b"b"), self.invite(b"a", 2, NOW + 99)
-        self.come(1, spent)
-        self.assertEqual(
-            [*self.ask(self.store.invitations)], [Invitation(first, 1, None), Invitation(last, 2, NOW + 99)]
-        )
-        self.assertIsNone(self.ask(self.store.invitation, b"?" * 32))
-
-    def test_an_invitation_is_withdrawn(self) -> None:
-        one, other = self.invite(b"i", uses=2), self.invite(b"j")
+    def test_an_invitation_is_given_out_anew(self) -> None:
+        """What was known of it counts no longer, whether it was spent or not."""
+        one = self.invite(b"i", uses=2)
         self.come(1, one)
-        self.assertIs(self.ask(self.store.withdraw, one), True)
-        self.assertIs(self.ask(self.store.withdraw, one), False)
-        self.assertIs(self.come(2, one), Registered.INVITE_REQUIRED)
-        self.assertIs(self.come(2, other), Registered.DONE)
-        self.invite(b"j")  # given out anew
-        self.assertIs(self.come(3, other), Registered.DONE)
+        self.invite(b"i")
+        self.assertEqual([self.come(n, one) for n in (2, 3)], [Registered.DONE, Registered.INVITE_USED])
+        self.invite(b"i")
+        self.assertIs(self.come(4, one), Registered.DONE)
+        self.assertIsNone(self.ask(self.store.invitation, b"?" * 32))
 
     def test_who_has_no_invitation_learns_no_name(self) -> None:
         self.assertIs(self.ask(self.store.register, account(EVE, "ann"), b"j" * 32), Registered.INVITE_REQUIRED)
@@ -186,7 +182,7 @@ class StoreContract(Base):
         self.assertEqual(self.ask(self.store.find_name, "ann").epoch, 2**64 - 1)
 
     def test_epoch_of_nobody(self) -> None:
-        """A connect does not make an account, nor bring one back that was was deleted."""
+        """A connect does not make an account, nor bring one back that was deleted."""
         self.assertIsNone(self.ask(self.store.connected, EVE, 7))
         self.assertIsNone(self.ask(self.store.find, EVE))
         self.ask(self.store.delete, ANN)
@@ -307,6 +303,15 @@ class StoreContract(Base):
         self.assertEqual(self.waiting(ANN), [letter(1, BOB, ANN)])
         self.acknowledge(letters[0], owner=EVE)
         self.assertEqual(len(self.waiting()), 3)
+
+    def test_acknowledged_twice_in_one_breath(self) -> None:
+        """It is gone once: what it took up is free, and no more."""
+        self.keep(*[letter(number) for number in range(4)])
+        self.acknowledge(letter(0), letter(0), letter(1), letter(0))
+        facts = self.ask(self.store.facts, BOB)
+        self.assertEqual((facts["waiting_messages"], facts["waiting_bytes"]), (2, 200))
+        self.acknowledge(letter(2), letter(3))
+        self.assertEqual(self.ask(self.store.facts, BOB)["waiting_from"], [])
 
     def test_mids(self) -> None:
         """A mid is known to the mailbox, per sender, whether or not the message was fetched."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
+import io
 import json
 import os
+import sqlite3
 import stat
 import sys
 import tarfile
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims import admin
 from sims.crypto.identity import Identity, parse_server_link
 from sims.errors import Code, LocalError
+from sims.server import backup, sqlite_file
 from sims.server.folder import DATABASE
 from sims.server.interfaces import Registered
 from sims.server.registration import hashed
@@ -22,7 +28,7 @@ from sims.server.sqlite_file import open_database
 from sims.server.sqlite_tables import Tables
 from sims.test.builders import refusal
 from sims.test.modern_builders import Counting
-from sims.test.store_contract import ANN, BOB, EVE, NOW, QUOTA, account, letter
+from sims.test.store_contract import ANN, BOB, EVE, NOW, QUOTA, account, bundle, letter
 
 SERVER = Identity.generate(Counting())
 LINK = f"sims://example.org:7467/{SERVER.id}?invite=old"
@@ -162,20 +168,114 @@ class AdminTests(SynchronousTestCase):
     def test_backup(self) -> None:
         """A file for its owner alone, from which a server goes on; made while another connection has the database."""
         target = self.folder / "copy.tar"
+        lasting: list[tuple[Path, bool]] = []
+        self.patch(backup, "sync", lambda folder: lasting.append((folder, target.exists())))
         self.run_admin("backup", str(target))
+        self.assertEqual(lasting, [(self.folder.absolute(), True)])
         self.assertEqual(stat.S_IMODE(target.stat().st_mode), 0o600)
         again = Path(self.mktemp())
         again.mkdir()
         with tarfile.open(target) as archive:
             self.assertEqual(sorted(archive.getnames()), ["identity", DATABASE])
             archive.extractall(again, filter="data")
-        connection = open_database(again / DATABASE)
-        self.addCleanup(connection.close)
-        tables = Tables(connection)
+        tables = self.opened(again)
         with tables.transaction():
             self.assertEqual([one.name for one in tables.everyone()], ["ann", "bob"])
             self.assertEqual(len(tables.waiting(BOB, 0, 10, 0)), 2)
         self.assertEqual([path.name for path in self.folder.iterdir() if path.name.startswith(".sims")], [])
+
+    def unpacked(self) -> Tables:
+        """A backup is made; gives the tables of a server that goes on from it."""
+        target, again = Path(self.mktemp()), Path(self.mktemp())
+        self.run_admin("backup", str(target))
+        with tarfile.open(target) as archive:
+            archive.extractall(again, filter="data")
+        return self.opened(again)
+
+    def opened(self, folder: Path) -> Tables:
+        connection = open_database(folder / DATABASE)
+        self.addCleanup(connection.close)
+        return Tables(connection)
+
+    def test_a_backup_hands_out_no_key_again(self) -> None:
+        """It has none, and no trace of one; and the server that goes on from it says that it has seen no epoch."""
+        with self.tables.transaction():
+            self.tables.connected(BOB, 7)
+            self.tables.publish(BOB, bundle(1), [b"one", b"two"])
+            self.assertEqual(self.tables.take(BOB, ANN, NOW), b"one")
+        masks = [key for (key,) in self.connection.execute("select key from slots where used = 1")]
+        again = self.unpacked()
+        with again.transaction():
+            self.assertEqual(again.bundle(BOB), bundle(1))
+            self.assertIsNone(again.take(BOB, EVE, NOW))
+            found = again.connected(BOB, 8)
+            self.assertEqual((found and found.name, found and found.epoch), ("bob", None))
+            again.publish(BOB, bundle(1), [b"three"])
+            self.assertEqual(again.take(BOB, EVE, NOW), b"three")
+        path = Path(again.connection.execute("pragma database_list").fetchone()[2])
+        self.assertEqual((len(masks), [mask for mask in masks if mask in path.read_bytes()]), (1, []))
+        with self.tables.transaction():
+            self.assertEqual(self.tables.take(BOB, EVE, NOW), b"two")  # the server itself has lost nothing
+
+    def test_backup_of_a_server_at_work(self) -> None:
+        """Whatever is written meanwhile: it ends, and has what there was at one moment."""
+        with closing(open_database(self.folder / DATABASE, new=False)) as other:
+            steps: list[int] = []
+
+            class Source:
+                """The database, of which somebody writes something after each step of the copy."""
+
+                def __init__(self, database: Any) -> None:
+                    self.database = database
+
+                def close(self) -> None:
+                    self.database.close()
+
+                def backup(self, target: Any, **how: Any) -> None:
+                    def progress(*_: int) -> None:
+                        steps.append(other.execute("insert into slots (used, key) values (0, zeroblob(32))").rowcount)
+                        if len(steps) > 50:
+                            raise AssertionError("it begins anew for ever")
+
+                    self.database.backup(target, progress=progress, **how)
+
+            with self.tables.transaction():
+                self.connection.executemany("insert into slots (used, key) values (0, ?)", [(bytes(90_000),)] * 90)
+            self.patch(backup, "open_database", lambda *args, **how: Source(open_database(*args, **how)))
+            self.run_admin("backup", self.mktemp())
+        self.assertEqual(len(steps), 1)
+
+    def test_no_room_for_a_backup(self) -> None:
+        """The file that cannot be written is named, and nothing is left of it."""
+        connect = sqlite3.connect
+
+        def full(*args: Any, **how: Any) -> sqlite3.Connection:
+            made: sqlite3.Connection = connect(*args, **how)
+            made.execute("pragma max_page_count = 3")
+            return made
+
+        self.patch(backup, "connect", full)
+        target = self.folder / "copy.tar"
+        error = self.refused("backup", str(target))
+        self.assertIs(error.code, Code.UNAVAILABLE)
+        self.assertIn(f"to {target}: database or disk is full", error.text)
+        self.assertEqual([path.name for path in self.folder.iterdir() if path.name.startswith((".sims", "copy"))], [])
+
+    def test_backups_that_were_killed(self) -> None:
+        """What they left goes with the next backup to the same place; what one is at work with stays."""
+        killed, working = self.folder / ".sims-backup-killed", self.folder / ".sims-backup-working"
+        for place in (killed, working):
+            place.mkdir(mode=0o700)
+            (place / DATABASE).write_bytes(b"letters")
+        (self.folder / ".sims-backup-file").write_bytes(b"somebody else's")
+        (self.folder / ".sims-backup-link").symlink_to(working)
+        descriptor = os.open(working, os.O_RDONLY)
+        self.addCleanup(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self.run_admin("backup", str(self.folder / "copy.tar"))
+        left = sorted(path.name for path in self.folder.iterdir() if path.name.startswith(".sims"))
+        self.assertEqual(left, [".sims-backup-file", ".sims-backup-link", ".sims-backup-working"])
+        self.assertEqual((working / DATABASE).read_bytes(), b"letters")
 
     def test_backup_over_another(self) -> None:
         """Only if that is asked for."""
@@ -193,8 +293,64 @@ class AdminTests(SynchronousTestCase):
         os.chmod(self.folder / "identity", 0o644)
         self.assertIn("chmod go=", self.refused("check").text)
         os.chmod(self.folder / "identity", 0o600)
+        with self.tables.transaction():
+            self.tables.file()
         self.connection.execute("update pairs set messages = messages + 1")
         self.assertIn("mailboxes whose totals are wrong", self.refused("check").text)
+
+    def test_beside_one_who_writes(self) -> None:
+        """What only looks waits for nobody, and keeps nobody from writing."""
+        self.patch(sqlite_file, "BUSY", 0.01)
+        looks = (["users"], ["about", "bob"], ["invitations"], ["stats"], ["check"], ["backup", self.mktemp()])
+        self.connection.execute("begin immediate")
+        self.connection.execute("delete from written")
+        for words in looks:
+            self.assertTrue(self.run_admin(*words) or words == ["invitations"])
+        self.assertIs(self.refused("invite").code, Code.UNAVAILABLE)
+        self.connection.execute("commit")
+        with self.admin._reading() as tables:
+            self.assertEqual(len(tables.everyone()), 2)
+            with self.tables.transaction():
+                self.tables.register(account(EVE, "eve"), None)
+            self.assertEqual(len(tables.everyone()), 2)
+        self.assertEqual(len(self.run_admin("users")), 3)
+
+    def main(self, *words: str) -> tuple[int, str]:
+        """The exit status, and what standard error says."""
+        errors = io.StringIO()
+        self.patch(sys, "stderr", errors)
+        self.patch(sys, "stdout", io.StringIO())
+        status = admin.main(words)
+        return status, errors.getvalue()
+
+    def test_one_line(self) -> None:
+        """Whatever is wrong with a path."""
+        long = "x" * 300
+        for words in (("--dir", long, "users"), ("--dir", str(self.folder), "backup", str(self.folder / long))):
+            status, said = self.main(*words)
+            self.assertEqual((status, said.count("\n")), (1, 1), said)
+            self.assertIn("File name too long", said)
+
+    def test_no_answer(self) -> None:
+        """The end of the input is no."""
+
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        for typed in ("", "no\n"):
+            self.patch(sys, "stdin", Terminal(typed))
+            found = self.main("--dir", str(self.folder), "remove", "bob")
+            self.assertEqual(found, (1, "sims-admin remove: nothing was done\n"))
+        self.assertEqual(len(self.run_admin("users")), 2)
+        self.patch(sys, "stdin", Terminal("bob\n"))
+        self.assertEqual(self.main("--dir", str(self.folder), "remove", "bob"), (0, ""))
+
+    def test_files_that_go_meanwhile(self) -> None:
+        """They are in nobody's way."""
+        (self.folder / f"{DATABASE}-gone").symlink_to(self.folder / "nowhere")
+        self.assertEqual(self.run_admin("check"), ["all is well"])
+        self.assertTrue(self.run_admin("stats"))
 
     def test_damaged(self) -> None:
         """One line, and no traceback."""

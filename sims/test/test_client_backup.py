@@ -10,6 +10,7 @@ import sqlcipher3  # type: ignore[import-untyped]
 
 from sims.client import backup
 from sims.client.backup import back_up, restore
+from sims.client.files import held
 from sims.client.passphrase import Passphrase
 from sims.client.store import Change
 from sims.client.vault import Vault
@@ -139,6 +140,15 @@ class BackUpTests(BackupCase):
         self.back_up()
         self.assertNotEqual(self.file.read_bytes(), before)
 
+    def test_beside_other_files(self) -> None:
+        """Whatever they are called: none of them is touched, and none is left."""
+        beside = self.file.with_name("backup.new")
+        beside.write_bytes(b"mine")
+        for _ in range(2):
+            self.back_up()
+            self.assertEqual(beside.read_bytes(), b"mine")
+            self.assertEqual(self.names(self.file.parent), {"backup", "backup.new"})
+
     def test_not_of_a_damaged_vault(self) -> None:
         self.grow()
         vault = self.folder / "vault"
@@ -257,6 +267,17 @@ class RestoreTests(BackupCase):
 
 
 class DraftTests(BackupCase):
+    def test_of_one_that_was_killed(self) -> None:
+        """It goes when the vault is opened next, unless it is of a backup that is under way."""
+        for name in ("vault.draft", "vault.draft-journal"):
+            for left in ("vault.draft", name):
+                (self.folder / left).write_bytes(b"of a backup")
+            with held(self.folder, "backup"):
+                self.opens(WORDS)
+                self.assertEqual((self.folder / name).read_bytes(), b"of a backup")
+            self.opens(WORDS)
+            self.assertEqual(self.names(self.folder), {"vault", "vault.key"})
+
     def test_is_encrypted(self) -> None:
         """What stands beside the vault for a moment is under a key that is nowhere on the disk."""
         seen: list[bytes] = []
@@ -264,7 +285,9 @@ class DraftTests(BackupCase):
 
         def look(key: bytes, contents: object, out: object, passphrase: Passphrase) -> None:
             draft = self.folder / "vault.draft"
-            self.assertEqual(stat.S_IMODE(draft.stat().st_mode), 0o600)
+            (beside,) = self.file.parent.iterdir()
+            for path in (draft, beside):
+                self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
             seen.append(draft.read_bytes())
             with self.assertRaises(sqlcipher3.DatabaseError):
                 sqlcipher3.connect(str(draft)).execute("select * from facts")

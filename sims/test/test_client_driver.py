@@ -5,7 +5,7 @@ from __future__ import annotations
 from sims import inner
 from sims.client import driver, events
 from sims.client.events import Delivery
-from sims.client.online import AGAIN_FIRST
+from sims.client.holds import AGAIN_FIRST
 from sims.client.store import Change
 from sims.errors import Code, LocalError, SimsError
 from sims.test.modern_world import User, WorldTestCase, refusal

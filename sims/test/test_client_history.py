@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from sims import inner
 from sims.client import asking, events
+from sims.client.history import Entry
+from sims.client.store import Change
 from sims.errors import Code
 from sims.test.history_case import HistoryTestCase, texts
 from sims.test.modern_world import User
@@ -189,6 +193,36 @@ class WhyTests(HistoryTestCase):
             entry.id = b"\xab\xcd" + entry.id[2:]
             entries["", entry.id] = entries.pop(key)
         self.refused(self.ann.client.why("abcd"), Code.UNKNOWN_RECIPIENT)
+
+    def test_an_id_of_ours_that_a_peer_takes(self) -> None:
+        """Their text is not kept under it, and they are told of as what could not be read; nothing of ours is blocked,
+        be it that an older version has kept theirs."""
+        self.say(self.ann, self.bob, "one", "I owe you 100")
+        first, number = (message.id for message in self.history(self.ann, "bob"))
+        desk = self.ann.messenger._desk
+        old = desk.outbox.text(bytes.fromhex(first))
+        assert old is not None
+        desk.drop(old)  # as after a month
+        entropy = cast("Any", self.bob.messenger._entropy)
+        octets = entropy.octets
+        for id in (first, number, number):
+            taken = [bytes.fromhex(id)]
+            entropy.octets = lambda size, taken=taken: taken.pop() if taken else octets(size)
+            self.bob.send("ann", "mine")
+            self.world.run_for(3)
+        entropy.octets = octets
+        self.assertEqual(self.ann.texts(), [])
+        unreadable = self.ann.all(events.Unreadable)
+        self.assertEqual([one.code for one in unreadable], [Code.MALFORMED] * 3)
+        self.assertEqual(self.bob.states()[-1], "accepted")  # and never delivered
+        self.assertEqual({one.id for one in unreadable} & {first, number}, set())
+        self.assertEqual(self.why(self.ann, number).state, "delivered")
+        self.assertEqual(texts(self.history(self.ann, "bob")), ["one", "I owe you 100"])
+        self.say(self.bob, self.ann, "honest")
+        kept = Entry(id=bytes.fromhex(number), sender=self.bob.id, peer=self.bob.id, text="mine", state="came", time=1)
+        self.ann.store.commit(Change(history=(kept,)))
+        self.assertEqual(self.why(self.ann, number).state, "delivered")
+        self.assertEqual(texts(self.history(self.ann, "bob", 50, number)), ["one"])
 
     def test_without_a_history(self) -> None:
         """What is under way is known all the same."""

@@ -8,14 +8,17 @@ from typing import Any, cast
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
+from twisted.internet.defer import Deferred
 
 from sims import inner
 from sims.client import asking, events
 from sims.client.vault import Vault
 from sims.client.vault_key import VAULT, read_key
-from sims.errors import Code
+from sims.errors import Code, PeerError
+from sims.server.interfaces import Account
+from sims.server.registration import Mode
 from sims.test.history_case import HistoryTestCase, texts
-from sims.test.modern_world import User, refusal
+from sims.test.modern_world import User, World, refusal
 
 #: Bytes of a page, and of what SQLCipher keeps at its end.
 _PAGE, _RESERVED = 4096, 80
@@ -292,3 +295,61 @@ class AccountTests(HistoryTestCase):
         self.world.run_for(10)
         self.successResultOf(waiting)
         self.assertTrue(self.ann.client.gave_up)
+
+    def leave(self, mode: Mode, lost: int) -> tuple[World, User, Deferred[events.AccountDeleted]]:
+        """Somebody new asks to be forgotten, and loses the connection with that frame; there is no way to go on yet."""
+        world = World(mode=Mode.INVITE)
+        local = world.invite("local")
+        ann = world.user("ann", link=world.link(world.invite("token")), invite=lambda: local)
+        cast("Any", world.modern_relay)._mode = mode
+        world.run_for(3)
+        ann.happened.clear()
+        ann.way.refusing = True
+        ann.breaks_at = ann.frames + lost
+        waiting = ann.client.delete_account()
+        world.run_for(1)
+        self.assertIsNone(ann.messenger.ready)
+        return world, ann, waiting
+
+    def test_delete_account_whose_answer_is_lost(self) -> None:
+        """Where the server would not take them in now, nobody knows whether it has forgotten them, and they hear just
+        that: it is no refusal to forget them, and nobody new is made for it. It can be asked for again."""
+        for mode, code in (
+            (Mode.INVITE, Code.INVITE_REQUIRED),
+            (Mode.CLOSED, Code.POLICY),
+            (Mode.OPEN, Code.NAME_TAKEN),
+        ):
+            world, ann, waiting = self.leave(mode, 2)
+            if code is Code.NAME_TAKEN:
+                world.user("ann", seed="another")
+            ann.way.refusing = False
+            world.run_for(60)
+            error = self.failureResultOf(waiting, PeerError).value
+            self.assertEqual((error.code, "whether" in error.text), (code, True), mode)
+            texts = {event.text for event in ann.all(events.Problem) if event.code is code}
+            self.assertEqual(texts, {error.text}, mode)
+            self.assertTrue(ann.client.gave_up, mode)
+            self.assertEqual(ann.messenger.under_way, 0, mode)
+            self.assertNotIn("member", ann.store.load().values, mode)
+            attempts = len(ann.way.attempts)
+            world.run_for(300)
+            self.assertEqual((len(ann.way.attempts), ann.all(events.Ready)), (attempts, []), mode)
+            self.refused(ann.client.delete_account(), Code.UNAVAILABLE)
+
+    def test_delete_account_on_a_connection_that_comes_back(self) -> None:
+        """Where the server takes anybody in, or has not heard of it, it is asked for again until it has answered."""
+        for mode, lost in ((Mode.OPEN, 2), (Mode.OPEN, 1), (Mode.INVITE, 1), (Mode.CLOSED, 1)):
+            world, ann, waiting = self.leave(mode, lost)
+            ann.way.refusing = False
+            world.run_for(60)
+            self.successResultOf(waiting)
+            self.assertTrue(ann.client.gave_up, (mode, lost))
+            self.assertEqual(ann.messenger.under_way, 0, (mode, lost))
+            self.assertEqual(self.successResultOf(_found(world, ann)), None, (mode, lost))
+
+
+def _found(world: World, user: User) -> Deferred[Account | None]:
+    """The account of somebody at the server."""
+    found: Deferred[Account | None] = Deferred()
+    world.store.find(user.id, found.callback)
+    return found

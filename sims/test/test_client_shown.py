@@ -10,7 +10,9 @@ from twisted.internet.interfaces import IPullProducer
 from twisted.internet.testing import StringTransport
 
 from sims.client import events
+from sims.client.messenger import LAZY
 from sims.client.modern_connection import SHOW_TIMEOUT
+from sims.client.reading import GATHER
 from sims.console.pipe import Pipe
 from sims.console.shell import Shell
 from sims.test.modern_world import FragileStore, User, World, WorldTestCase
@@ -111,6 +113,7 @@ class ShownTests(WorldTestCase):
         self.assertEqual(str(failed.state), "failed")
         slow.has()
         self.world.run_for(_LATER)
+        self.assertEqual(self.bob.messenger._desk.outbox.failed(), [])
         slow = self.start_anew(self.bob)
         self.assertEqual([event for event, _ in slow.given if isinstance(event, events.State)], [])
 
@@ -192,6 +195,20 @@ class _SlowUser(User):
 
 
 class CommitTests(WorldTestCase):
+    def test_what_can_wait(self) -> None:
+        """It waits for a moment only, at either end: be it that nothing else happens."""
+        ann, bob = self.world.users("ann", "bob")
+        self.talk(ann, bob)
+        self.world.run_for(1)
+        for _ in range(3):
+            before = ann.store.commits, bob.store.commits
+            ann.send("bob", "hello")
+            self.until(lambda: ann.states()[-1] == "delivered")
+            self.world.run_for(GATHER + LAZY + 0.3)
+            self.assertFalse(ann.messenger._ledger.lazy or bob.messenger._ledger.lazy)
+            self.assertLessEqual(ann.store.commits - before[0], 3)
+            self.assertLessEqual(bob.store.commits - before[1], 4)
+
     def test_at_any_commit(self) -> None:
         """Wherever it goes down, its user gets to have every text, in order; what he has again has the same id."""
         most = self.run_script(None, applied=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from pathlib import Path
 from typing import Any, cast
 
+import sqlcipher3  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
 
+from sims.client import vault as vaults
 from sims.client.events import Delivery
 from sims.client.store import Arrived, Change, Letter, MemoryStore, Person, Store
-from sims.client.vault import Vault
+from sims.client.vault import CHECK_EVERY, Vault
 from sims.errors import Code, LocalError
+from sims.test.builders import refusal
 
 SECRET = b"a text that nobody may read"
 MID = bytes(range(16))
@@ -172,6 +176,74 @@ class VaultTests(Contract, SynchronousTestCase):
         data[:100] = bytes(100)
         (self.folder / "vault").write_bytes(data)
         self.refused("damaged")
+
+    def test_when_all_of_it_is_read(self) -> None:
+        """After a crash, of a copy, once a day, or when the clock was put back; else what is needed alone."""
+        self.vault.close()
+        checked: list[Path] = []
+        self.patch(vaults, "check", lambda _, path: checked.append(path))
+        now = 2_000_000_000.5  # long after it was made
+        for later, crashed, expected in (
+            (0.0, False, 1),
+            (10.0, False, 0),
+            (CHECK_EVERY - 10.0, False, 0),
+            (CHECK_EVERY + 10.0, False, 1),
+            (CHECK_EVERY + 20.0, True, 1),
+            (CHECK_EVERY + 30.0, False, 0),
+            (CHECK_EVERY + 40.0, None, 1),  # it is a copy
+            (CHECK_EVERY + 50.0, False, 0),
+            (-1000.0, False, 1),
+        ):
+            if crashed:
+                (self.folder / "vault-wal").touch()
+            elif crashed is None:
+                os.utime(self.folder / "vault.lock")
+            checked.clear()
+            vault = Vault(self.folder, now=lambda later=later: now + later)  # type: ignore[misc]
+            self.assertEqual(vault.load().values, {})
+            vault.close()
+            self.assertEqual(checked, [self.folder / "vault"] * expected, (later, crashed))
+
+    def test_damaged_where_it_is_read(self) -> None:
+        """It is said, whether all of it was read at its start or not."""
+        self.vault.commit(Change(conversations={f"{number}": os.urandom(3000) for number in range(50)}))
+        self.vault.close()
+        path = self.folder / "vault"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        self.store = self.vault = Vault(self.folder)
+        self.addCleanup(self.vault.close)
+        error = refusal(LocalError, self.vault.load)
+        self.assertIn("it is damaged (database disk image is malformed); a backup can be restored", error.text)
+
+    def test_the_disk(self) -> None:
+        """A vault that is whole is not called damaged where the disk is full, or cannot be read."""
+        for what in ("disk I/O error", "database or disk is full"):
+
+            class Failing:
+                def execute(self, *_: object) -> None:
+                    raise sqlcipher3.OperationalError(what)  # noqa: B023 - within the loop
+
+            patch = self.patch(self.vault, "_database", Failing())
+            error = refusal(LocalError, self.vault.load)
+            patch.restore()
+            self.assertIn("disk is full", error.text)
+            self.assertIn(what, error.text)
+            for wrong in ("damaged", "restored"):
+                self.assertNotIn(wrong, error.text)
+
+    def test_a_library_that_does_not_encrypt(self) -> None:
+        """Nothing is written with it."""
+        self.vault.close()
+        before = (self.folder / "vault").read_bytes()
+        self.patch(vaults, "sqlcipher3", sqlite3)
+        self.refused("has no SQLCipher")
+        self.assertEqual((self.folder / "vault").read_bytes(), before)
+        self.folder = Path(cast("str", self.mktemp()))
+        self.folder.mkdir(parents=True)
+        self.refused("has no SQLCipher")
+        self.assertEqual((self.folder / "vault").read_bytes(), b"")
 
     def test_of_another_version(self) -> None:
         self.vault._database.execute("pragma user_version = 99")

@@ -15,7 +15,7 @@ from sims.client import passphrase
 from sims.client.backup import back_up, restore
 from sims.client.passphrase import Passphrase
 from sims.client.store import Change
-from sims.client.vault import Vault
+from sims.client.vault import PLACE, Vault
 from sims.client.vault_copied import start_anew
 from sims.crypto import primitives
 from sims.errors import Code, LocalError
@@ -183,6 +183,19 @@ class CopiedTests(WorldTestCase):
         self.assertEqual((self.first / "vault").stat().st_ino, number)
         self.goes_on_with(self.first, f"over it {ended} {names}")
         self.assertNotEqual(self.stream(), stream)
+
+    def test_of_a_version_that_did_not_say_where_it_stood(self) -> None:
+        """It may be a copy: it goes on as one, once."""
+        self.ann.kill()
+        store = cast("Any", self.ann.store)
+        store._database.execute("delete from facts where name = ?", (PLACE,))
+        store._stands = False
+        store.close()
+        for anew in (True, False):
+            vault = self.vault(self.first)
+            self.assertEqual("outdated" in vault.load().values, anew)
+            vault.commit(Change(values={"outdated": None}))
+            vault.close()
 
     def test_moved(self) -> None:
         """The same file elsewhere is no copy, nor is it one the next time: nothing begins anew."""

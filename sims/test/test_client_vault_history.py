@@ -46,6 +46,19 @@ class Contract:
         self.assertEqual(self.found(ids=(number, number), sender="eve"), [(1, "of eve", CAME)])
         self.assertEqual(self.found(peer="bob"), [(1, "of bob", CAME), (1, "ours", CAME)])
 
+    def test_an_id_that_is_used_again(self: Any) -> None:
+        """What somebody has said stays as it was, wherever it is looked for; one of ours goes on."""
+        self.note(entry(1, "first"), entry(2, "ours", sender=""))
+        again = entry(1, "again", state="again")
+        again.time = 9
+        self.note(again)
+        self.note(again, entry(2, "ours", sender="", state="sent"))
+        self.assertEqual(self.found(), [(1, "first", CAME), (2, "ours", "sent")])
+        self.assertEqual(self.found(words=("again",)), [])
+        self.assertEqual(self.found(words=("first",)), [(1, "first", CAME)])
+        self.note(entry(1, None, state="changed"))
+        self.assertEqual(self.found(peer="bob"), [(1, "first", "changed"), (2, "ours", "sent")])
+
     def test_pages(self: Any) -> None:
         """The newest before a number, the oldest behind one; in order both."""
         self.note(*(entry(number, str(number)) for number in range(1, 8)))
@@ -58,6 +71,8 @@ class Contract:
             ({"limit": 9, "after": numbers[4]}, [6, 7]),
             ({"peer": "eve"}, []),
             ({"ids": ((2).to_bytes(16, "big"), (4).to_bytes(16, "big"))}, [2, 3, 4]),
+            ({"ids": ((2).to_bytes(16, "big"), (4).to_bytes(16, "big")), "peer": "bob", "limit": 1}, [4]),
+            ({"ids": ((2).to_bytes(16, "big"), (4).to_bytes(16, "big")), "peer": "eve"}, []),
         ):
             self.assertEqual([time for time, _, _ in self.found(**wanted)], expected, wanted)
 

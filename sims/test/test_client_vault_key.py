@@ -142,6 +142,18 @@ class LockTests(VaultCase):
 
         Vault(folder, ask).close()
 
+    def test_a_passphrase_for_none(self) -> None:
+        """Whoever has given one learns that there is none; nothing changes."""
+        self.folder = self.new_folder()
+        Vault(self.folder).close()
+        self.refused(WORDS, Code.POLICY, "has no passphrase, and opens with none")
+        error = refusal(LocalError, lambda: Vault(self.folder, lambda _: None, locked=True))
+        self.assertEqual(error.code, Code.POLICY)
+        Vault(self.folder).close()
+        new = self.new_folder()
+        Vault(new, lambda _: Secret(Passphrase(WORDS)), locked=True).close()
+        self.assertIsNotNone(read_lock(new))
+
     def test_who_is_asked(self) -> None:
         """For a new vault, with nothing; for one that is there, with its lock."""
         asked: list[Lock | None] = []
@@ -171,6 +183,25 @@ class ChangeTests(VaultCase):
             old = new
         self.assertEqual((self.folder / "vault").read_bytes()[:16], before[:16])
         self.assertEqual(read_lock(self.folder) and self.key.stat().st_mode & 0o777, 0o600)
+
+    def test_nothing_is_left_of_the_old_file(self) -> None:
+        """In its blocks: neither the key as it was, nor one that an older passphrase opens."""
+        old: str | None = WORDS
+        for new in (None, "words", "other words"):
+            with open(self.key, "rb") as before:
+                size = len(before.read())
+                self.change(old, new)
+                before.seek(0)
+                self.assertEqual(before.read(), bytes(size))
+            self.opens(new)
+            old = new
+
+    def test_a_copy_stays(self) -> None:
+        """Under another name, the old file is as it was: it is not ours to destroy."""
+        before = self.key.read_bytes()
+        os.link(self.key, self.folder / "kept")
+        self.change(WORDS, "new words")
+        self.assertEqual((self.folder / "kept").read_bytes(), before)
 
     def test_refused(self) -> None:
         """Without the old one, while a client runs, without a vault: nothing changes, and nobody is asked for a new."""
@@ -234,6 +265,7 @@ class FinishTests(VaultCase):
         (self.folder / "vault.next").write_bytes((self.other / "vault").read_bytes())
         (self.folder / "vault.key.next").write_bytes((self.other / "vault.key").read_bytes())
         (self.folder / "vault.key.next.new").write_bytes(b"part")
+        (self.folder / "vault.key.new").write_bytes(b"of a change")
         self.assertEqual(self.name(WORDS), b"ann")
 
     def test_after_the_vault_is_in_its_place(self) -> None:

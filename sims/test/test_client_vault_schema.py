@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import time
@@ -11,6 +12,7 @@ from typing import Any, cast
 import sqlcipher3  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
 
+from sims.client.history import CAME, Entry
 from sims.client.store import Change
 from sims.client.vault import Vault, connect
 from sims.client.vault_schema import KEEP_COPY, MIGRATIONS, migrate, version
@@ -161,6 +163,77 @@ class OldVaultTests(FolderCase):
         vault.close()
         shutil.move(self.folder / "vault.of-version-1", self.path)
         self.check(self.opened())
+
+    def test_the_copy_goes_in_time(self) -> None:
+        """Though the client is never closed; and at once when what was said with anybody is deleted."""
+        vault = self.opened()
+        copy = self.folder / "vault.of-version-1"
+        for age, kept in ((KEEP_COPY - 60, True), (KEEP_COPY + 60, False)):
+            os.utime(copy, (time.time() - age,) * 2)
+            vault.tidy()
+            self.assertEqual(copy.exists(), kept)
+        copy.write_bytes(b"a copy")
+        vault.commit(Change(values={"name": b"later"}))
+        self.assertTrue(copy.exists())
+        vault.commit(Change(deleted=("x",)))
+        self.assertFalse(copy.exists())
+
+
+class FreeTests(FolderCase):
+    """What is deleted makes room."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.vault = Vault(self.folder)
+        self.addCleanup(self.vault.close)
+
+    def say(self, peer: str, count: int) -> None:
+        entries = (
+            Entry(id=f"{peer} {number:06}".encode(), sender=peer, peer=peer, text="x" * 4000, state=CAME, time=1)
+            for number in range(count)
+        )
+        self.vault.commit(Change(history=tuple(entries)))
+
+    def pages(self) -> tuple[int, int]:
+        """How many there are, and how many of them are free."""
+        run = self.vault._database.execute
+        return run("pragma page_count").fetchone()[0], run("pragma freelist_count").fetchone()[0]
+
+    def test_makes_room(self) -> None:
+        """Pages are free for what comes next; the file gets smaller where that is worth its while."""
+        self.say("a", 600)
+        self.say("b", 60)
+        self.say("c", 400)
+        before, _ = self.pages()
+        self.vault.commit(Change(deleted=("b",)))  # little: all the rest would be written anew
+        pages, free = self.pages()
+        self.assertEqual(pages, before)
+        self.assertGreater(free, 50)
+        self.vault.commit(Change(deleted=("a",)))  # much
+        pages, free = self.pages()
+        self.assertLess(pages, before // 2)
+        self.assertEqual(free, 0)
+        self.assertEqual(self.wal.stat().st_size, 0)
+        self.vault.commit(Change(deleted=("c",)))
+        self.assertLess(self.pages()[0], 60)
+
+    def test_when_somebody_reads(self) -> None:
+        """A backup, perhaps: nobody waits for it."""
+        self.say("a", 50)
+        self.say("b", 50)
+        reader = self.database()
+        reader.execute("begin")
+        self.assertEqual(reader.execute("select count(*) from history").fetchone(), (100,))
+        began = time.monotonic()
+        self.vault.commit(Change(deleted=("a",)))
+        self.assertLess(time.monotonic() - began, 2)  # SQLite itself would wait for 5 seconds
+        self.assertGreater(self.wal.stat().st_size, 0)
+        self.assertEqual(reader.execute("select count(*) from history").fetchone(), (100,))
+        reader.execute("rollback")
+        self.assertEqual(reader.execute("select count(*) from history").fetchone(), (50,))
+        self.vault.tidy()
+        self.assertEqual(self.wal.stat().st_size, 0)
+        self.assertEqual(self.vault._database.execute("pragma busy_timeout").fetchone(), (5000,))
 
 
 class TidyTests(FolderCase):

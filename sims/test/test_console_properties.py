@@ -7,9 +7,9 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sims.client.events import Contact, Message
+from sims.client.events import Contact, Message, Said
 from sims.console.commands import Command, Send, parse_json, parse_text, ref_of
-from sims.console.view import to_json, to_text
+from sims.console.view import said_to_text, to_json, to_text
 from sims.errors import LocalError
 from sims.test.builders import NO_HYPOTHESIS
 
@@ -34,6 +34,14 @@ else:
         | st.sampled_from(["\n", "\r", "\r\n", "\u2028", "\u2029", "\x85", "\v", "\x1b[2K", "* x", "! x"]),
         max_size=8,
     ).map("".join)
+    ends = st.sampled_from(["\n", "\r", "\r\n", "\u2028", "\u2029", "\x85", "\v", "\n    ", "\n\u200b"])
+    #: Lines of a history.
+    said = st.sampled_from(
+        [
+            said_to_text(Said(id="0b" * 16, peer=Contact("9", "bob"), ours=ours, text="hi", state="came", time=0))
+            for ours in (False, True)
+        ]
+    )
     verbs = st.sampled_from(
         ["send", "connect", "list", "disconnect", "quit", "help", "/send", "/connect", "", "-", " "]
     )
@@ -74,6 +82,19 @@ else:
             self.assertFalse(first.startswith("    "))
             for line in others:
                 self.assertTrue(line.startswith("    "), repr(shown))
+
+        @many
+        @given(
+            name=words | said.map(lambda line: line[:32]),
+            text=words | st.lists(said | ends, max_size=6).map("".join),
+        )
+        def test_is_taken_for_no_line_of_a_history(self, name: str, text: str) -> None:
+            shown = to_text(Message(sender=Contact("8", name), text=text, id="0b0b0b0b", confirmed=True))
+            kept = Said(id="0b" * 16, peer=Contact("8", name), ours=False, text=text, state="came", time=0)
+            lines = f"{shown}.".splitlines() + f"{said_to_text(kept)}.".splitlines()[1:]
+            for line in lines:
+                self.assertNotEqual(line[:1], "[", repr(shown))
+            self.assertRegex(said_to_text(kept), r"\A\[1970-01-01 00:00:00 UTC 0b0b0b0b\] ")
 
         @many
         @given(name=words, text=words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -220,6 +221,10 @@ def with_hostile(hostile: str) -> list[Event]:
     ]
 
 
+#: How a line of a history begins.
+SAID = re.compile(r"\[1970-01-01 00:0\d:0\d UTC 0b0b0b0b\] ")
+
+
 class Json(SynchronousTestCase):
     def test_shows_every_event(self) -> None:
         self.assertEqual({type(event) for event, _, _ in EVENTS}, set(Event.__subclasses__()))
@@ -291,7 +296,10 @@ class Text(SynchronousTestCase):
             self.assertEqual(to_text(Message(sender=BOB, text=text, id="m")), "bob (8) [unauthenticated]: one\n    two")
 
     def only_our_lines(self, shown: str | None) -> None:
-        """The first line is ours; the others are ours, too, or they are indented. Nothing acts on the terminal."""
+        """The first line is ours; the others are ours, too, or they are indented. Nothing acts on the terminal.
+
+        Of a history, a line for each message is ours.
+        """
         if shown is None:
             return
         first, *others = shown.split("\n")
@@ -299,7 +307,8 @@ class Text(SynchronousTestCase):
         ours = "* nothing authenticates this server or anybody on it; 'help' lists the commands"
         self.assertFalse(first.startswith(" "))
         for line in others:
-            self.assertTrue(line.startswith("    ") or line == ours, repr(shown))
+            said = first.startswith(("* what was said", "* where that was said")) and SAID.match(line)
+            self.assertTrue(line.startswith("    ") or line == ours or said, repr(shown))
         for char in shown.replace("\n", ""):
             self.assertNotIn(unicodedata.category(char), ("Cc", "Cs", "Co", "Cn", "Zl", "Zp"), repr(shown))
             self.assertFalse(unicodedata.category(char) == "Cf" and char not in "\u200c\u200d", repr(shown))

@@ -329,6 +329,23 @@ class DirectoryTests(RelayTestCase):
         self.assertLess(len(inner.encode(reply)), 65_536)
         self.assertGreater(len(reply.data.clients), 400)
 
+    def test_no_more_is_read_than_may_fit(self) -> None:
+        """Of accounts with the shortest names as well; whoever has 20,000 of them is not asked for all."""
+        asked: list[int | None] = []
+        answer = self.store.everyone
+
+        def everyone(done: Any, most: int | None = None) -> None:
+            asked.append(most)
+            answer(done, most)
+
+        self.patch(self.store, "everyone", everyone)
+        for number in range(1200):
+            self.store.register(_account(number, f"{number:x}"), None, lambda _: None)
+        self.say(self.ann, inner.ListRequest())
+        listed = self.ann.take(inner.ListReply).data.clients
+        ((most,), taken) = asked, len(listed)
+        self.assertTrue(most is not None and taken < most < 1000, (most, taken))
+
 
 def _account(number: int, name: str) -> Any:
     return Account("".join("abcdefghij"[int(digit)] for digit in f"{number:032}"), name, b"", b"", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from math import inf
 from pathlib import Path
 from typing import Any, cast
@@ -210,6 +211,33 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(self.mode("identity"), 0o600)
         self.assertEqual(self.folder.identity(Counting("other")).private_bytes(), made.private_bytes())
         self.assertEqual((self.path / "identity").read_bytes(), made.private_bytes())
+
+    def test_drafts_of_one_who_was_killed(self) -> None:
+        """They go with the next start: what was in them is secret. Nothing of anybody else's does."""
+        self.folder.write_link("sims://old")
+        drafts = []
+        for name in ("identity", "certificate.pem", "key.pem", "link"):
+            descriptor, draft = tempfile.mkstemp(prefix=f".{name}.", dir=self.path)
+            os.close(descriptor)
+            drafts.append(Path(draft))
+        others = [self.path / name for name in (".link.old", ".link", "link.12345678", ".other.12345678")]
+        for path in others:
+            path.write_bytes(b"")
+        self.folder.lock()
+        self.addCleanup(self.folder.unlock)
+        self.assertEqual([path.exists() for path in drafts], [False] * 4)
+        self.assertEqual(
+            sorted(path.name for path in self.path.iterdir()), sorted([path.name for path in others] + ["link", "lock"])
+        )
+
+    def test_drafts_of_one_who_runs(self) -> None:
+        """They are that one's."""
+        self.folder.lock()
+        self.addCleanup(self.folder.unlock)
+        draft = self.path / ".link.12345678"
+        draft.write_bytes(b"")
+        self.assertRaises(LocalError, Folder(self.path).lock)
+        self.assertTrue(draft.exists())
 
     def test_a_broken_identity(self) -> None:
         """It is not replaced: links name it."""

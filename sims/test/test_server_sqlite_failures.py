@@ -10,8 +10,9 @@ from math import inf
 from typing import Any
 
 from sims.server.interfaces import Kept, Letter, Registered
-from sims.server.sqlite import MAX_QUEUED, SHORT
-from sims.server.sqlite_file import open_database
+from sims.server.sqlite import SHORT
+from sims.server.sqlite_file import BUSY, open_database
+from sims.server.sqlite_requests import MAX_QUEUED
 from sims.server.sqlite_tables import Tables
 from sims.test.sqlite_case import SqliteCase
 from sims.test.store_contract import ANN, BOB, EVE, NOW, QUOTA, account, bundle, letter
@@ -74,7 +75,8 @@ class FailureTests(SqliteCase):
         self.settle()
         self.assertEqual(failed, [sqlite3.SQLITE_IOERR])
         self.assertEqual(found, [Kept.STORED, Kept.STORED, Kept.KNOWN, Registered.DONE])
-        self.assertEqual(self.rows("select messages, size from pairs"), [(2, 200)])
+        facts = self.ask(self.store.facts, BOB)
+        self.assertEqual((facts["waiting_messages"], facts["waiting_bytes"]), (2, 200))
 
     def test_commits_that_go_on_failing(self) -> None:
         """Messages are refused for now; what else must be written ends the store, and nobody is answered any more."""
@@ -247,7 +249,12 @@ class ForeignTests(SqliteCase):
 
     def test_a_transaction_that_goes_on_for_too_long(self) -> None:
         """A group that finds the file taken for too long refuses messages; they are taken as soon as it is let go."""
-        self.store.tables.connection.execute("pragma busy_timeout = 10")
+        self.store.tables.connection.execute("pragma busy_timeout = 1")
+
+        def pause(_: float) -> None:
+            self.calls.now += BUSY / 10
+
+        self.patch(self.store, "_pause", pause)
         with closing(sqlite3.connect(self.path, isolation_level=None)) as third:
             third.execute("begin immediate")
             self.assertIs(self.ask(self.store.keep, letter(1), QUOTA, NOW), Kept.UNAVAILABLE)

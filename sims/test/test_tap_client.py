@@ -16,6 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sims import tap_client
 from sims.client.modern_connection import Client
+from sims.client.store import Saved
+from sims.client.vault import Vault
 from sims.crypto.identity import PersonLink, parse_server_link
 from sims.tap_client import ClientOptions, local_invite, local_link, profile
 
@@ -165,6 +167,20 @@ class ClientTests(TapTestCase):
         self.assertEqual([str(one) for one in moved.messenger.link.addresses], ["elsewhere:1", "[::1]:2"])
         self.keep(moved)
         self.assertEqual([one.host for one in self.client().messenger.link.addresses], ["elsewhere", "::1"])
+
+    def test_reads_the_profile_once(self) -> None:
+        """Whatever has to be known of it before."""
+        self.keep(self.client("--link", LINK, "--name", "ann"))
+        loaded: list[Vault] = []
+        load = Vault.load
+
+        def count(vault: Vault) -> Saved:
+            loaded.append(vault)
+            return load(vault)
+
+        self.patch(Vault, "load", count)
+        self.client("--name", "ann")
+        self.assertEqual(len(loaded), 1)
 
     def test_another_server_than_the_profiles(self) -> None:
         self.keep(self.client("--link", LINK, "--name", "ann"))

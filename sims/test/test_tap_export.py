@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from twisted.python import usage
 
@@ -87,6 +87,41 @@ class ExportTests(CommandCase):
         finally:
             vault.close()
         self.assertFalse(Path(self.file).exists())
+
+    def test_what_is_there_stays(self) -> None:
+        """But for --force, and a file; no file beside it is touched, and none of the profile's ever."""
+        path, beside = Path(self.file), Path(f"{self.file}.new")
+        path.write_bytes(b"mine")
+        beside.write_bytes(b"mine, too")
+        self.assertIn("is there already: --force", self.fails("export", *self.arguments, self.file))
+        self.assertEqual(path.read_bytes(), b"mine")
+        self.does("export", "--force", *self.arguments, self.file)
+        self.assertNotEqual(path.read_bytes(), b"mine")
+        self.assertEqual(beside.read_bytes(), b"mine, too")
+        self.assertIn("is no file", self.fails("export", "--force", *self.arguments, str(self.home)))
+        for name in ("vault", "vault.key", "vault.key.next"):
+            told = self.fails("export", "--force", *self.arguments, str(self.folder / name))
+            self.assertIn("belongs to the vault", told)
+
+    def test_without_a_passphrase(self) -> None:
+        """A vault that has none, where one was named."""
+        self.does("passphrase", *self.arguments, "--remove")
+        self.assertIn("has no passphrase", self.fails("export", *self.arguments, self.file))
+        self.does("export", *self.arguments[:2], self.file)
+
+    def test_a_folder_that_may_not_be_entered(self) -> None:
+        """It is told of in a line, whoever runs the tests."""
+        stat_of = os.stat
+
+        def refuse(path: Any, *args: Any, **more: Any) -> os.stat_result:
+            if str(path).startswith(str(self.folder / "vault")):
+                raise PermissionError(13, "Permission denied")
+            return stat_of(path, *args, **more)
+
+        self.patch(os, "stat", refuse)
+        status = run_command("export", [*self.arguments, self.file])
+        self.assertEqual((status, self.errors.getvalue().count("\n")), (1, 1))
+        self.assertIn(f"cannot use the folder {self.folder}: Permission denied", self.errors.getvalue())
 
     def test_history_option(self) -> None:
         """On, off, and as before."""

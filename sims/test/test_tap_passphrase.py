@@ -162,6 +162,14 @@ class ElsewhereTests(PassphraseCase):
         for data, why in ((b"", "empty"), (b"\n", "empty"), (b"\nwords", "empty"), (b"\xff\n", "no text in UTF-8")):
             self.assertIn(why, refusal(LocalError, from_file, self.file(data)).text)
 
+    def test_file_is_not_named(self) -> None:
+        """In no error: it may be a passphrase, given as the option's value."""
+        for named in ("~nosuchuser/correct horse", f"{self.file(b'x')}/correct horse", f"{WORDS}/{'x' * 300}", "\0"):
+            self.assertNotIn(WORDS, refusal(LocalError, from_file, named).text)
+        for data, mode in ((b"words", 0o644), (b"\xff", 0o600)):
+            named = self.file(data, mode)
+            self.assertNotIn(named, refusal(LocalError, from_file, named).text)
+
     def test_one_way(self) -> None:
         check_options(options(keyring=1))
         with self.assertRaises(usage.UsageError) as caught:
@@ -225,6 +233,13 @@ class KeyringTests(PassphraseCase):
         self.keyring.set_password = fail
         error = refusal(LocalError, new_in_keyring)
         self.assertEqual(error.text, "the desktop's keyring does not answer (RuntimeError)")
+
+    def test_does_not_keep(self) -> None:
+        """One that takes everything and keeps nothing, or something else, is none."""
+        for keep in (lambda *_: None, lambda service, name, _: self.kept.update({(service, name): "other"})):
+            self.keyring.set_password = keep
+            error = refusal(LocalError, new_in_keyring)
+            self.assertEqual((error.code, "did not keep" in error.text), (Code.UNAVAILABLE, True))
 
     def test_is_not_installed(self) -> None:
         self.install(None)

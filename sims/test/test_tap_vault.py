@@ -14,12 +14,13 @@ from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 
 from sims import tap, tap_client, tap_passphrase, tap_vault
-from sims.client import passphrase
+from sims.client import backup, passphrase
 from sims.client.store import Change
 from sims.client.vault import Vault
 from sims.client.vault_key import Ask, Kind, Lock, Secret, read_lock
 from sims.errors import LocalError
 from sims.tap_client import ClientOptions, ConsoleService, make_client
+from sims.tap_options import stdout_line
 from sims.tap_passphrase import from_keyring
 from sims.tap_vault import run_command
 from sims.test.builders import refusal
@@ -83,11 +84,11 @@ class CommandCase(TapTestCase):
         self.assertEqual(vault.load().values, {"note": b"hers"})
         vault.close()
 
-    def install_keyring(self) -> dict[str, str]:
+    def install_keyring(self, *, keeps: bool = True) -> dict[str, str]:
         """A keyring, and what it keeps."""
         kept: dict[str, str] = {}
         keyring: Any = SimpleNamespace(
-            set_password=lambda _, name, word: kept.update({name: word}),
+            set_password=lambda _, name, word: kept.update({name: word} if keeps else {}),
             get_password=lambda _, name: kept.get(name),
             delete_password=lambda _, name: kept.pop(name),
         )
@@ -126,6 +127,24 @@ class PassphraseTests(CommandCase):
         self.does("passphrase", "--new-passphrase-file", self.new)
         self.opens(NEW)
         self.assertEqual(kept, {})
+
+    def test_keyring_that_keeps_nothing(self) -> None:
+        """The lock stays as it is, byte for byte; nor is a vault made, or restored, that nothing would open."""
+        self.does("backup", "--passphrase-file", self.old, self.file)
+        self.install_keyring(keeps=False)
+        self.assertIn("did not keep", self.fails("passphrase", "--passphrase-file", self.old, "--keyring"))
+        self.opens(OLD)
+        given = ("--passphrase-file", self.old, "--keyring", self.file)
+        self.assertIn("did not keep", self.fails("restore", "--force", *given))
+        self.assertIn("did not keep", self.fails("restore", "--name", "eve", *given))
+
+    def test_of_a_vault_without_one(self) -> None:
+        """Whoever names the passphrase is told that there is none; and sets one without naming it."""
+        self.does("passphrase", "--passphrase-file", self.old, "--remove")
+        why = self.fails("passphrase", "--passphrase-file", self.old, "--new-passphrase-file", self.new)
+        self.assertIn(f"the vault in {self.folder} has no passphrase", why)
+        self.does("passphrase", "--new-passphrase-file", self.new)
+        self.opens(NEW)
 
     def test_refused(self) -> None:
         self.assertIn("not the passphrase", self.fails("passphrase", "--passphrase-file", self.new, "--remove"))
@@ -188,6 +207,8 @@ class BackupTests(CommandCase):
         self.assertIn("which file?", self.fails("restore", "one", "two"))
         self.assertIn("not the passphrase", self.fails("backup", "--passphrase-file", self.new, self.file))
         self.assertIn("no vault in", self.fails("backup", "--name", "bob", self.file))
+        for name in ("vault.next", "vault.key.next"):  # what an opening takes for its own, and removes or uses
+            self.assertIn("belongs to the vault", self.fails("backup", str(self.folder / name)))
         self.assertFalse(Path(self.file).exists())
         self.does("backup", "--passphrase-file", self.old, self.file)
         self.assertIn("no terminal", self.fails("restore", "--name", "eve", self.file))
@@ -215,6 +236,35 @@ class ProgramTests(CommandCase):
             tap.run_client()
         self.assertEqual(ran, ["sims-client"] * 2)
 
+    def test_ctrl_c(self) -> None:
+        """Ends a command without a word, and leaves what was there."""
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        self.patch(backup, "_seal", interrupt)
+        before = self.files()
+        self.assertEqual(run_command("backup", ["--passphrase-file", self.old, self.file]), 130)
+        self.assertEqual((self.errors.getvalue(), self.output.getvalue(), self.files()), ("", "", before))
+        self.assertEqual(sorted(path.name for path in self.home.iterdir()), ["data", "new", "old"])
+
+    def test_nobodys_home(self) -> None:
+        """As a file, as a folder: a line says so."""
+        for argv in (
+            ("export", "~nosuchuser/x"),
+            ("backup", "--dir", "~nosuchuser/x", self.file),
+            ("restore", "--dir", "~nosuchuser/x", self.file),
+        ):
+            self.assertIn("nobody's home: ~nosuchuser/x", self.fails(*argv))
+        self.assertIn("there is no such file", self.fails("export", "--passphrase-file", "~nosuchuser/x", self.file))
+
+    def test_a_name_that_is_no_text(self) -> None:
+        """Is shown as far as it can be."""
+        with open(self.home / "output", "w", encoding="utf-8") as output:
+            self.patch(sys, "__stdout__", output)
+            stdout_line("a\udcff\xe9")
+        self.assertEqual((self.home / "output").read_text("utf-8"), "a\\udcff\xe9\n")
+
     def test_help(self) -> None:
         """Each says what it is for, and the client's names them all."""
         for word in tap_vault.COMMANDS:
@@ -239,6 +289,15 @@ class ClientTests(CommandCase):
         self.assertIn("not the passphrase", self.refused(*where, "--passphrase-file", self.new))
         self.assertIn("give --passphrase-file FILE", self.refused(*where))
         self.assertEqual(self.errors.getvalue(), "")
+
+    def test_of_a_vault_without_a_passphrase(self) -> None:
+        """It does not open for whoever takes it for one that is locked."""
+        self.install_keyring()
+        where = ("--link", LINK, "--name", "bob")
+        self.keep(self.client(*where, "--no-passphrase"))
+        for named in (("--passphrase-file", self.old), ("--keyring",)):
+            self.assertIn("has no passphrase, and opens with none", self.refused(*where, *named))
+        self.keep(self.client(*where, "--no-passphrase"))
 
     def test_a_new_vault(self) -> None:
         """It has the lock that was asked for; one that nobody asked for none is said to have none."""

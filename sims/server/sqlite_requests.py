@@ -1,0 +1,146 @@
+"""What is asked of the store in SQLite, in whichever thread: it waits in a queue for the thread that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+from sims.server.interfaces import (
+    Account,
+    Done,
+    Facts,
+    Invitation,
+    Kept,
+    Letter,
+    Published,
+    Quota,
+    Registered,
+)
+
+#: Bytes of messages that wait to be written before more are refused.
+MAX_QUEUED = 64 * 1024 * 1024
+
+
+class Request(NamedTuple):
+    """What is asked for: a method of :class:`Tables`, or ``no_room`` or ``close``.
+
+    :ivar told: of a message: how many refusals had been told when it was asked for.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    done: Done[Any]
+    told: int = 0
+
+
+class Refusals:
+    """Refusals of messages for want of room, counted where they are made and where they are told.
+
+    Until one is told, its sender goes on: what he sends to the same recipient meanwhile must not be kept, though there
+    be room again, or else it is kept before what he will send again. A message that is refused for that is one of them.
+
+    :ivar made: how many; ``told``: how many of them were told.
+    """
+
+    def __init__(self) -> None:
+        self.made = self.told = 0
+        self._last: dict[tuple[str, str], int] = {}  # by sender and recipient, in the order of the numbers
+
+    def __len__(self) -> int:
+        """How many senders and recipients there are between whom something may have to be refused."""
+        return len(self._last)
+
+    def add(self, request: Request) -> Kept:
+        """One more; gives the answer to it."""
+        pair = request.args[0][:2]
+        self.made += 1
+        self._last.pop(pair, None)
+        self._last[pair] = self.made
+        return Kept.UNAVAILABLE
+
+    def stop(self, request: Request) -> bool:
+        """Whether a message is to be refused because one before it was. To be asked in the order of the requests."""
+        while self._last:
+            oldest = next(iter(self._last))
+            if self._last[oldest] > request.told:
+                break
+            del self._last[oldest]  # it was told before this was asked for, and before all that comes
+        return request.args[0][:2] in self._last
+
+
+class Requests:
+    """The half of the store that others see, but for its beginning.
+
+    :ivar refusals: those of messages.
+    """
+
+    def __init__(self) -> None:
+        self.refusals = Refusals()
+        self._queue: SimpleQueue[Request] = SimpleQueue()
+        self._closing = False
+        self._put = self._taken = 0  # bytes of messages; the one is counted here, the other in the thread
+
+    def _ask(self, name: str, done: Done[Any], *args: Any) -> None:
+        if not self._closing:
+            self._queue.put(Request(name, args, done, self.refusals.told))
+
+    def find(self, account: str, done: Done[Account | None]) -> None:
+        self._ask("find", done, account)
+
+    def find_name(self, name: str, done: Done[Account | None]) -> None:
+        self._ask("find_name", done, name)
+
+    def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
+        self._ask("register", done, account, invitation)
+
+    def connected(self, account: str, epoch: int | None, done: Done[Account | None]) -> None:
+        self._ask("connected", done, account, epoch)
+
+    def everyone(self, done: Done[Sequence[Account]], most: int | None = None) -> None:
+        self._ask("everyone", done, most)
+
+    def delete(self, account: str, done: Done[None]) -> None:
+        self._ask("delete", done, account)
+
+    def invite(self, invitation: bytes, done: Done[None], *, uses: int = 1, expires: int | None = None) -> None:
+        self._ask("invite", done, invitation, uses, expires)
+
+    def invitation(self, invitation: bytes, done: Done[Invitation | None]) -> None:
+        self._ask("invitation", done, invitation)
+
+    def bundle(self, owner: str, done: Done[Published | None]) -> None:
+        self._ask("bundle", done, owner)
+
+    def publish(self, owner: str, bundle: Published, one_time_keys: Sequence[bytes], done: Done[bool]) -> None:
+        self._ask("publish", done, owner, bundle, one_time_keys)
+
+    def take(self, owner: str, fetcher: str, now: int, done: Done[bytes | None]) -> None:
+        self._ask("take", done, owner, fetcher, now)
+
+    def keep(self, letter: Letter, quota: Quota, now: int, done: Done[Kept]) -> None:
+        size = len(letter.inner)
+        if self._put + size - self._taken > MAX_QUEUED:
+            self._ask("no_room", done, letter._replace(inner=b""))  # the answer still comes in its turn
+            return
+        self._put += size
+        if not self._closing:
+            self._queue.put(Request("keep", (letter, quota, now), done, self.refusals.told))
+
+    def waiting(
+        self, owner: str, after: int, most: int, since: float, done: Done[Sequence[tuple[int, Letter]]]
+    ) -> None:
+        self._ask("waiting", done, owner, after, most, since)
+
+    def acknowledge(self, owner: str, letters: Sequence[tuple[str, bytes]], done: Done[None]) -> None:
+        self._ask("acknowledge", done, owner, letters)
+
+    def written(self, owner: str, to: str, done: Done[None]) -> None:
+        self._ask("written", done, owner, to)
+
+    def facts(self, account: str, done: Done[Facts]) -> None:
+        self._ask("facts", done, account)
+
+    def close(self, done: Done[None]) -> None:
+        self._ask("close", done)
+        self._closing = True
