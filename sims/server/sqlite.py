@@ -26,7 +26,7 @@ from typing import Any
 
 from sims.errors import LocalError
 from sims.server.interfaces import Asked, Done, Kept
-from sims.server.sqlite_file import BUSY, Reserve, checkpoint, open_database, told
+from sims.server.sqlite_file import BUSY, RESERVE, Reserve, checkpoint, open_database, told
 from sims.server.sqlite_requests import Request, Requests
 from sims.server.sqlite_tables import Tables
 
@@ -109,15 +109,16 @@ class SqliteStore(Requests):
             self._short = clock()
 
     @classmethod
-    def open(cls, path: Path, **options: Any) -> SqliteStore:
+    def open(cls, path: Path, *, reserve: int = RESERVE, **options: Any) -> SqliteStore:
         """Open a database, or make it.
 
+        :param reserve: bytes of the file that is given up when the disk is full.
         :raises LocalError: as :func:`~sims.server.sqlite_file.open_database`.
         """
         with told(path):
             database = open_database(path)
             database.execute(f"pragma busy_timeout = {TURN * 1000:.0f}")
-            return cls(Tables(database), reserve=Reserve(path.with_suffix(".reserve")), **options)
+            return cls(Tables(database), reserve=Reserve(path.with_suffix(".reserve"), reserve), **options)
 
     def start(self) -> None:
         """Begin with the work, in a thread that ends after :meth:`close`, or with the process."""

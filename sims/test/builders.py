@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeVar
 
@@ -26,6 +27,11 @@ _P384_ORDER = int(
 )
 
 E = TypeVar("E", bound=SimsError)
+
+
+@lru_cache(maxsize=4096)
+def _derived(number: int) -> P384PrivateKey:
+    return ec.derive_private_key(number, ec.SECP384R1())  # the same few in most tests
 
 
 class CountingEntropy:
@@ -51,7 +57,7 @@ class CountingEntropy:
     def p384(self) -> P384PrivateKey:
         """A secp384r1 private key."""
         number = int.from_bytes(self.octets(56), "big") % (_P384_ORDER - 1) + 1
-        key = ec.derive_private_key(number, ec.SECP384R1())
+        key = _derived(number)
         self.keys.append(key)
         return key
 

@@ -25,9 +25,10 @@ class Calls:
         self.wall = float(NOW)
 
     def open(self, path: Path) -> SqliteStore:
-        """A store on a file, whose calls these are."""
-        return SqliteStore.open(
+        """A store on a file, whose calls these are. It waits for no disk: ``tests/test_crashes.py`` cuts power."""
+        store = SqliteStore.open(
             path,
+            reserve=4096,
             deliver=self.left.append,
             failed=self.failed.append,
             broken=self.broken.append,
@@ -36,6 +37,8 @@ class Calls:
             clock=lambda: self.now,
             wall=lambda: self.wall,
         )
+        store.tables.connection.execute("pragma synchronous = off")
+        return store
 
     def call(self) -> None:
         """Call what was left."""

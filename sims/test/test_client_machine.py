@@ -152,12 +152,12 @@ else:
 
     class MachineTests(SynchronousTestCase):  # type: ignore[no-redef]
         def test_any_order(self) -> None:
-            """Of 40 ways, each with 30 things that happen."""
+            """Of 12 ways, each with 30 things that happen."""
             use_few_keys(self)
             run_state_machine_as_test(
                 People,
                 settings=settings(
-                    max_examples=40,
+                    max_examples=12,
                     stateful_step_count=30,
                     deadline=None,
                     database=None,

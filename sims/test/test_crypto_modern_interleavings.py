@@ -12,14 +12,14 @@ from sims.test.modern_interleavings import Courses
 
 
 class Ordered(SynchronousTestCase):
-    def test_six_texts(self) -> None:
-        """Whoever says them, and when, both opening at once among it."""
-        courses = Courses(6, ordered=True)
+    def test_five_texts(self) -> None:
+        """Whoever says them, and when, both opening at once among it; ``tests/`` has seven."""
+        courses = Courses(5, ordered=True)
         courses.explore()
         # So many there are; and that both talk across each other is among them, or it would not show much.
-        self.assertGreaterEqual(courses.states, 17_000)
-        self.assertGreaterEqual(courses.rests, 2_200)
-        self.assertGreater(courses.apart, 100)
+        self.assertGreaterEqual(courses.states, 5_000)
+        self.assertGreaterEqual(courses.rests, 700)
+        self.assertGreater(courses.apart, 150)
 
     def test_three_texts_and_phases_that_are_answered_later(self) -> None:
         """As by one who went down before answering, or who has something to say with it."""

@@ -35,7 +35,7 @@ except ImportError:
 
 else:
     SETTINGS = settings(
-        max_examples=20,
+        max_examples=14,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,

@@ -36,7 +36,7 @@ except ImportError:
 
 else:
     SETTINGS = settings(
-        max_examples=20,
+        max_examples=12,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,

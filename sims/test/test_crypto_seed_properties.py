@@ -32,7 +32,7 @@ else:
         max_size=30,
     )
     slow = settings(
-        deadline=None, derandomize=True, max_examples=20, database=None, suppress_health_check=list(HealthCheck)
+        deadline=None, derandomize=True, max_examples=12, database=None, suppress_health_check=list(HealthCheck)
     )
 
     def run(conversation: Conversation, story: list[tuple[str, int, int]]) -> int:
@@ -102,7 +102,7 @@ else:
             self.assertEqual(snapshot(session), before)
 
     class Boxes(SynchronousTestCase):
-        @settings(slow, max_examples=30)
+        @settings(slow, max_examples=16)
         @given(
             field=st.sampled_from(Box._fields),
             cut=st.tuples(st.integers(0, 220), st.integers(0, 220)),
@@ -126,7 +126,7 @@ else:
                 self.assertEqual(snapshot(opening), before)
             self.assertEqual(opening.open(box, bytes), b'{"type":"list"}')
 
-        @settings(slow, max_examples=20)
+        @settings(slow, max_examples=10)
         @given(plaintext=st.binary(max_size=2000), spec=st.sampled_from(SEED), ends=st.sampled_from(PAIRS))
         def test_open_to_what_was_sealed(self, plaintext: bytes, spec: CipherSpec, ends: tuple[End, End]) -> None:
             sealing, opening = session_pair(*ends, spec)

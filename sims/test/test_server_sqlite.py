@@ -1,4 +1,4 @@
-"""The store in SQLite keeps the contract of all stores."""
+"""The store in SQLite keeps the contract of all stores; without its thread, see ``test_server_sqlite_tables.py``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from sims.server.interfaces import Store
 from sims.test.sqlite_case import Calls
 from sims.test.store_contract import StoreContract
-
-
-class SqliteTests(StoreContract, SynchronousTestCase):
-    """The test has the store's turns."""
-
-    def make_store(self) -> Store:
-        self.calls = Calls()
-        self.sqlite = self.calls.open(Path(self.mktemp()))
-        self.addCleanup(self.sqlite.tables.connection.close)
-        return self.sqlite
-
-    def settle(self) -> None:
-        while not self.sqlite._queue.empty():
-            self.sqlite.turn()
-            self.calls.call()
-        self.assertEqual(self.calls.broken, [])
 
 
 class ThreadTests(StoreContract, SynchronousTestCase):

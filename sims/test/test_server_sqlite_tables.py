@@ -172,8 +172,11 @@ class Plans:
         return found
 
 
-class PlanTests(StoreContract, SynchronousTestCase):
-    """Whatever the store is asked for, it goes to the rows in question: its cost does not grow with all others'."""
+class SqliteTests(StoreContract, SynchronousTestCase):
+    """The store keeps the contract, and the test has its turns.
+
+    Whatever it is asked for, it goes to the rows in question: its cost does not grow with all others'.
+    """
 
     def make_store(self) -> Store:
         self.calls = Calls()
@@ -187,6 +190,7 @@ class PlanTests(StoreContract, SynchronousTestCase):
         while not self.sqlite._queue.empty():
             self.sqlite.turn()
             self.calls.call()
+        self.assertEqual(self.calls.broken, [])
 
     def test_many_at_once(self) -> None:
         """Groups of every size, that are kept, known already, acknowledged, expired."""

@@ -94,7 +94,7 @@ class LeafTests(_Changes):
     :cvar every: of so many leaves one is tried here; ``tests/test_vectors_whole.py`` tries them all.
     """
 
-    every = 8
+    every = 16
 
     def test_holds(self) -> None:
         report = vectors.check(self.document)
