@@ -15,6 +15,7 @@ from sims.client.outbox import Outbox
 from sims.client.people import People
 from sims.client.store import Letter
 from sims.client.talks import Talks
+from sims.crypto.content import kind_of
 from sims.errors import Code, SimsError
 
 Ref = str | int | None
@@ -109,7 +110,9 @@ class Desk:
 
     def fail(self, letter: Letter, code: str) -> None:
         """A letter will not be delivered. It is kept until that was told."""
-        sealed = letter.content is not None
+        # What is said once more has its place by what was said first.
+        once_more = not letter.id and letter.content is not None and kind_of(letter.content) == "text"
+        sealed = letter.content is not None and not once_more
         letter.state, letter.code = Delivery.FAILED, str(code)
         letter.times = {**letter.times, Delivery.FAILED.value: self.now()}
         letter.text = letter.content = letter.inner = None

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from sims.client.events import Event, Ready
 
+#: So much that was shown may wait to be noted as such: after a crash it is shown once more.
+MOST_SHOWN = 8
+
 
 class Messenger(Protocol):
     """What decides at the user's end, without a reactor. Frames and commands in, frames and events out."""

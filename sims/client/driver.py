@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactor
 from twisted.python.failure import Failure
 
 from sims.client import events
-from sims.client.driven import Messenger
+from sims.client.driven import MOST_SHOWN, Messenger
 from sims.client.driver_connection import Connection, ConnectionFactory
 from sims.client.driver_shown import OnEvent, Showing
 from sims.client.waiters import Waiters
@@ -66,7 +66,7 @@ class Driver:
         self._connects: list[Deferred[events.Ready]] = []
         self._closes: list[Deferred[None]] = []
         self._waiters = Waiters()
-        self._pumping = False
+        self._pumping = self._gathering = False
         self._tick: IDelayedCall | None = None
         self._reported: str | None = None
         self._holds: set[str] = set()  # why nothing is read
@@ -233,20 +233,26 @@ class Driver:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Whatever happens within is made lasting, and leaves, at its end: all of it at once, which is quicker."""
-        if self._pumping:
+        if self._gathering or self._pumping:
             yield
             return
-        self._pumping = True
+        self._gathering = True
         try:
             yield
         finally:
-            self._pumping = False
+            self._gathering = False
             self.pump()
+
+    def flush(self) -> None:
+        """Within :meth:`together`: see what has happened until now through."""
+        gathering, self._gathering = self._gathering, False
+        self.pump()
+        self._gathering = gathering
 
     def pump(self) -> None:
         """Write the frames and tell the events that have come up."""
-        if self._pumping:
-            return  # an event's receiver gave a command: the loop below goes on with it
+        if self._gathering or self._pumping:
+            return  # an event's receiver gave a command, which the loop below goes on with; or there is more to come
         self._pumping = True
         when: float | None = None
         frames, happened = self._messenger.frames, self._messenger.events
@@ -260,7 +266,9 @@ class Driver:
                 frames.clear()
                 if not happened:
                     break
-                for _ in range(len(happened)):  # all that are lasting by now; what their receivers do goes together
+                # Those that are lasting by now, and as many as may be shown once more after a crash. What their
+                # receivers do goes together.
+                for _ in range(min(len(happened), MOST_SHOWN)):
                     self._tell(happened.popleft())
         except LocalError as error:
             self._not_settled(error)

@@ -13,6 +13,7 @@ from sims import specs
 from sims.client import events as told
 from sims.client.commands import Commands
 from sims.client.desk import Desk
+from sims.client.driven import MOST_SHOWN
 from sims.client.events import EXPIRED, Delivery, Event, Ready
 from sims.client.inbox import Inbox
 from sims.client.ledger import Ledger
@@ -34,11 +35,10 @@ from sims.crypto.primitives import ModernEntropy, SystemEntropy
 from sims.errors import Code, LocalError, PeerError
 from sims.specs import ModernSpec
 
-#: Seconds that what was shown may wait to be noted as such, and how much: after a crash it is shown once more.
+#: Seconds that what was shown may wait to be noted as such: after a crash it is shown once more.
 NOTE_SHOWN = 0.1
 #: Seconds that what others would say again may wait to be committed.
 LAZY = 0.2
-MOST_SHOWN = 8
 #: What was seen is remembered for so long: a mailbox keeps a message for less. Seconds.
 SEEN_LIFE = 90 * 86_400
 _DAY = 86_400

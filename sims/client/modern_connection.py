@@ -283,7 +283,7 @@ class Client(Driver):
             self._store.close()
 
         self.messenger.leave()
-        self.pump()
+        self.flush()
         return super().close(linger).addCallback(shown).addCallback(closed)
 
 

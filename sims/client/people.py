@@ -15,6 +15,9 @@ from sims.errors import Code, LocalError, PeerError
 STRANGER_LIFE = 30 * 86_400
 MOST_STRANGERS = 500
 
+#: Seconds between two times at which what somebody says is taken to begin anew.
+ANEW_EVERY = 3600
+
 
 class People:
     """Everybody of one user. A name is the server's word; once held, it never changes its id silently."""
@@ -77,6 +80,15 @@ class People:
         if now - person.heard >= 86_400:
             person.heard = now
             self._ledger.person(person)
+
+    def begins_anew(self, person_id: str, now: int) -> bool:
+        """What somebody says begins anew; False, if it did so within the last hour, too: once is enough for that."""
+        person = self.meet(person_id)
+        if 0 <= now - person.anew < ANEW_EVERY:
+            return False
+        person.anew = now
+        self._ledger.person(person)
+        return True
 
     def recipient(self, to: str, server: str) -> tuple[str, str]:
         """Whom a command means: (id, name), of which one may be empty.

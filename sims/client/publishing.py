@@ -24,6 +24,8 @@ ATTEMPTS = 2
 class Publishing:
     """Keeps them fresh: the bundle is published on every connection, replaced weekly, and one-time keys refilled.
 
+    One-time keys that the server has not acknowledged go out again: a connection that breaks costs no new ones.
+
     :param fetch_own: asks the server for its copy of the own bundle.
     :param outdated: the last client of this store did not come to publish what it had to: it was restored from a copy,
         or its one-time keys were on their way to the server when it ended.
@@ -49,14 +51,14 @@ class Publishing:
         self._entropy = entropy
         self._send = send
         self._fetch_own = fetch_own
-        self._owed = ROUNDS if outdated else 0  # of one-time keys, until the server has the last of them
+        self._owed = ROUNDS if outdated else 0  # so many times one-time keys, until the server has the last of them
+        self._unpublished: list[OneTimeKey] = []  # were made, and the server has not acknowledged them
         self._name = ""
         self._most = MAX_PUBLISHED
         self._mid: bytes | None = None  # of the publish that is out
-        self._has_keys = False  # whether it has one-time keys
+        self._sent = 0  # so many of the unpublished are in it, the first
         self._over = True  # nothing can be done before the next connection
         self.waits = False
-        self._rounds = 0  # of those that are owed, so many are yet to be made
         self._attempts = 0
 
     def __repr__(self) -> str:
@@ -79,7 +81,8 @@ class Publishing:
         self._attempts = 0
         self._over = False
         self._owe(ROUNDS if restored else int(unknown and self._most > 0))
-        self._rounds = self._owed
+        if restored:
+            self._unpublished = []  # another client of this store may have published others under their numbers
         bundle = self._talks.prekeys.bundle
         if self._owed >= ROUNDS:
             self._ask()
@@ -108,10 +111,14 @@ class Publishing:
         """The server has taken what was published."""
         if mid == self._mid:
             self._mid = None
+            del self._unpublished[: self._sent]
+            if self._unpublished:
+                return
             self._attempts = 0
-            if self._owed and self._has_keys and not self._rounds:
-                self._owed = 0
-                self._ledger.value("outdated", None)
+            if self._sent:
+                self._owed -= 1
+                if not self._owed:
+                    self._ledger.value("outdated", None)
 
     def refused(self, mid: bytes, code: Code) -> bool:
         """The server has refused what was published; False, if this was not that, or nothing helps."""
@@ -164,18 +171,18 @@ class Publishing:
         self._out(bundle, [])  # small, so that others can have it at once; one-time keys follow
 
     def _one_time_keys(self, now: int) -> list[OneTimeKey]:
-        """New ones, if there is a need for them."""
-        if not self._most or not (self._rounds or len(self._talks.prekeys.one_time_ids) < FEW):
-            return []
-        self._rounds = max(0, self._rounds - 1)
-        self._owe(1)
-        prekeys = self._talks.prekeys.copy()
-        made = prekeys.make_one_time_keys(self._identity, self._most, now=now, entropy=self._entropy)
-        self._talks.keep_prekeys(prekeys)
-        return made
+        """Those that the server has not acknowledged, or else new ones, if there is a need for them."""
+        unused = self._talks.prekeys.one_time_ids
+        self._unpublished = [key for key in self._unpublished if key.key_id in unused]  # it had those that were used
+        if self._most and not self._unpublished and (self._owed or len(unused) < FEW):
+            self._owe(1)
+            prekeys = self._talks.prekeys.copy()
+            self._unpublished = prekeys.make_one_time_keys(self._identity, self._most, now=now, entropy=self._entropy)
+            self._talks.keep_prekeys(prekeys)
+        return self._unpublished[: self._most]
 
     def _out(self, bundle: Bundle, one_time_keys: Sequence[OneTimeKey]) -> None:
         self._mid = self._entropy.octets(16)
-        self._has_keys = bool(one_time_keys)
+        self._sent = len(one_time_keys)
         keys = tuple(inner.pack(key) for key in one_time_keys)
         self._send(inner.Publish(mid=self._mid, data=inner.PublishData(bundle=inner.pack(bundle), one_time_keys=keys)))

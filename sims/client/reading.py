@@ -108,7 +108,7 @@ class Reading:
                 self.naming.show(begun)
                 self.may_send(sender)
         waits = bool(desk.outbox.unsealed(sender))
-        anew = any(act.anew for act in (*arrived.settled, *arrived.acts))
+        anew = arrived.anew and desk.people.begins_anew(sender, self._now())
         if anew:
             self.naming.show(events.Anew(peer=desk.people.contact(sender)))
         for act in arrived.settled:
@@ -144,29 +144,26 @@ class Reading:
                 letter = desk.outbox.carried_by(act.content.ref)
                 asked = letter is not None and letter.to == sender and letter.content is not None
                 if letter is not None and asked and letter.again < MOST_AGAIN:
-                    self._note_again(letter)
+                    letter.again += 1
+                    letter.state, letter.inner = Delivery.QUEUED, None
+                    letter.times = {**letter.times, "again": self._now()}
+                    desk.outbox.note(letter)
                     if letter.id:
                         contact = desk.people.contact(sender)
                         desk.events.append(events.NotRead(to=contact, id=letter.id.hex(), again=letter.again))
                     desk.forward(letter)
 
-    def _note_again(self, letter: Letter) -> None:
-        letter.again += 1
-        letter.state, letter.inner = Delivery.QUEUED, None
-        letter.times = {**letter.times, "again": self._now()}
-        self._desk.outbox.note(letter)
-
     def _send_again(self, sender: str, session: bytes) -> None:
         """Somebody's store is another: what was sealed for that of before, and has not come, is sealed for this one.
 
-        They could ask for one of these an hour only. What has come all the same is shown once, by its id.
+        They could ask for one of these an hour only. Each goes in a letter of its own, which nobody is told of: what
+        becomes of the first one is not for it to say. What has come twice is shown once, by its id.
         """
-        desk = self._desk
-        letters = [one for one in desk.outbox.undelivered(sender) if one.session != session and one.again < MOST_AGAIN]
-        for letter in letters:
-            self._note_again(letter)
-        for letter in letters:
-            desk.forward(letter)
+        outbox = self._desk.outbox
+        undelivered = [letter for letter in outbox.undelivered(sender) if letter.session != session]
+        again = [outbox.add(Letter(number=0, to=sender, content=one.content, time=self._now())) for one in undelivered]
+        for letter in again:
+            self._desk.forward(letter)
 
     def _text(self, sender: str, act: Arrival, text: Text, session: bytes, mid: bytes) -> None:
         desk, now = self._desk, self._now()

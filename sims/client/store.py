@@ -101,6 +101,7 @@ class Person(Struct, kw_only=True):
     :ivar ours: whether we wanted to know them: a stranger otherwise, who is forgotten after a while.
     :ivar renewed: whether we have ended our sessions with them, and they do not know.
     :ivar heard: when something of them was last read, Unix seconds.
+    :ivar anew: when what they say last began anew, Unix seconds.
     """
 
     id: str
@@ -117,6 +118,7 @@ class Person(Struct, kw_only=True):
     ours: bool = False
     renewed: bool = False
     heard: int = 0
+    anew: int = 0
 
     def __repr__(self) -> str:
         return f"<person {self.id}>"

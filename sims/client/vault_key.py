@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -102,6 +102,9 @@ def read_key(folder: Path, ask: Ask, *, new: bool, locked: bool = False) -> byte
         write_key(path, key, ask(None))  # first: a vault whose key a crash takes would be lost
         return key
     if locked and len(data) == KEY_SIZE:
+        if new:  # a first start was cut off before the vault was there: nothing is under this key yet
+            _relock(path, data, ask(None))
+            return data
         text = f"the vault in {folder} has no passphrase, and opens with none: 'sims-client passphrase' sets one"
         raise LocalError(Code.POLICY, text)
     return _unlocked(path, data, ask)
@@ -146,23 +149,21 @@ def change_secret(folder: Path, ask: Ask, new: Callable[[], Secret | None], *, l
     with held(folder):
         finish_restore(folder)
         key = read_key(folder, ask, new=False, locked=locked)
-        secret = new()
-        with _opened(path) as before:
-            write_key(path, key, secret)
+        _relock(path, key, new())
+
+
+def _relock(path: Path, key: bytes, secret: Secret | None) -> None:
+    before: int | None = None
+    with contextlib.suppress(OSError):  # its owner may have made it read-only: then it cannot be overwritten
+        before = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        write_key(path, key, secret)
+        if before is not None:
             with contextlib.suppress(OSError):  # the new lock is in its place all the same
                 _overwrite(before)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise _cannot_use(path, error) from None
-    try:
-        yield handle
     finally:
-        os.close(handle)
+        if before is not None:
+            os.close(before)
 
 
 def _overwrite(handle: int) -> None:

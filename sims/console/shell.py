@@ -82,9 +82,17 @@ class Shell:
             else:
                 command = commands.parse_text(_decoded(line))
             if command is not None:
+                if not isinstance(command, commands.Send):  # of which many may come at once
+                    self._catch_up()
                 self.run(command)
         except SimsError as error:
+            self._catch_up()
             self.show(events.Problem(code=error.code, text=error.text, ref=ref))
+
+    def _catch_up(self) -> None:
+        """What comes of earlier lines is shown before what comes of this one."""
+        if self.client is not None:
+            self.client.flush()
 
     def too_long(self) -> None:
         """A line of input was longer than is taken."""

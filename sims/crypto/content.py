@@ -287,15 +287,17 @@ class Order:
         """
         self._tentative.pop(session, None)
         held = self._held.pop(session, Held(session=session))
+        anew = bool(self._streams) and any(end.stream not in self._streams for end in held.ends)
         for end in held.ends:
             before = self._counted(end.stream)
             self._put(before, further(before, end))
         found = []
         for kept in held.contents:
             said = decode(kept.data)
-            anew = self._is_anew(said)
+            anew = anew or self._is_anew(said)
             place = self._count(said, kept.data)
             found.append(Arrival(said, kept.data, place, True, shown=isinstance(said, Text), anew=anew))
+            anew = False
         return found
 
     def drop(self, session: bytes) -> None:

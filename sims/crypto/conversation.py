@@ -48,6 +48,7 @@ class Arrived(NamedTuple):
         :class:`~sims.crypto.content.Arrival`. Of an unconfirmed session that is texts only, to be shown as *sender not
         confirmed*; the message that confirms it brings all else that came on it before. An ``id`` is shown once.
     :ivar settled: texts that were given before, unconfirmed: they are confirmed now, and these are their true places.
+    :ivar anew: whether something of it is the first that counts of a stream, where the peer had another one before.
     :ivar late: whether it was skipped before, and came behind later ones.
     :ivar dropped: the th1 of the sessions that had to go, as there are too many; they are forgotten, keys and all.
     """
@@ -58,6 +59,7 @@ class Arrived(NamedTuple):
     confirmed: bool
     acts: tuple[Arrival, ...]
     settled: tuple[Arrival, ...]
+    anew: bool
     late: bool
     dropped: tuple[bytes, ...]
 
@@ -361,6 +363,7 @@ class Conversation:
             confirmed=opened.confirmed,
             acts=tuple(arrival for arrival in arrivals if arrival.act),
             settled=tuple(arrival for arrival in arrivals if arrival.shown),
+            anew=any(arrival.anew for arrival in arrivals),
             late=opened.late,
             dropped=dropped,
         )

@@ -28,6 +28,8 @@ REPLACED_AFTER = 7 * DAY
 #: So many one-time keys are published at once, and kept by a server.
 MAX_PUBLISHED = 40
 MAX_KEPT = 100
+#: Of one-time keys so many private halves are kept, the newest: a server that loses what is published costs no more.
+MAX_HALVES = 1000
 #: A server's copy of the own bundle is not believed when it is of a time so far ahead. Seconds.
 AHEAD = 365 * DAY
 
@@ -307,7 +309,7 @@ class OwnPrekeys:
             signature = identity.sign(_ONE_TIME, unsigned.signed(identity.id))
             made.append(replace(unsigned, signature=signature))
             kept[number] = _OneTime(private=key.private, seed=kem.seed, made=now)
-        self._state = replace(self._state, one_time=kept, next_id=first + count)
+        self._state = replace(self._state, one_time=dict([*kept.items()][-MAX_HALVES:]), next_id=first + count)
         return made
 
     def _free(self, count: int) -> int:

@@ -6,17 +6,19 @@ from __future__ import annotations
 BEHIND = 10.0
 #: Seconds after the first of them in which that ends, though each was soon followed by the next.
 BEHIND_MOST = 300.0
-#: So many recipients are noted of one sender, and so many messages to one of them: all else is as if never refused.
+#: So many recipients are noted of one sender: all others are as if never refused anything.
 RECIPIENTS = 1000
-MESSAGES = 100
+#: So many messages are, to all of them; of the others is known only that there are some.
+MESSAGES = 10_000
 
 
 class _Note:
-    __slots__ = ("first", "last", "mids")
+    __slots__ = ("first", "last", "mids", "more")
 
     def __init__(self, now: float) -> None:
         self.first = self.last = now  # when something was refused
         self.mids: dict[bytes, None] = {}
+        self.more = False  # whether others than these were refused, too
 
 
 class Refusals:
@@ -24,6 +26,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self._notes: dict[str, _Note] = {}
+        self._noted = 0  # messages, in all of them
 
     def __len__(self) -> int:
         return len(self._notes)
@@ -32,14 +35,20 @@ class Refusals:
         """A message was refused."""
         note = self._notes.get(to)
         if note is None:
-            if len(self._notes) >= RECIPIENTS:
-                self._notes = {one: note for one, note in self._notes.items() if not self._is_over(note, now)}
+            if len(self._notes) >= RECIPIENTS or self._noted >= MESSAGES:
+                for over in [one for one, note in self._notes.items() if self._is_over(note, now)]:
+                    self.forget(over)
             if len(self._notes) >= RECIPIENTS:
                 return
             note = self._notes[to] = _Note(now)
         note.last = now
-        if len(note.mids) < MESSAGES:
+        if mid in note.mids:
+            return
+        if self._noted < MESSAGES:
             note.mids[mid] = None
+            self._noted += 1
+        else:
+            note.more = True
 
     def stop(self, to: str, mid: bytes, now: float) -> bool:
         """Whether a message that has come is to be refused, because one before it was.
@@ -52,20 +61,26 @@ class Refusals:
             return False
         if mid not in note.mids and not self._is_over(note, now):
             return True
-        del self._notes[to]
+        self.forget(to)
         return False
 
     def accept(self, to: str, mid: bytes) -> None:
-        """A message is accepted, though it was refused before: it does not have to come again."""
+        """A message is accepted, though it was refused before: it does not have to come again.
+
+        When none has to, all is as if nothing had been refused.
+        """
         note = self._notes.get(to)
         if note is not None and mid in note.mids:
             del note.mids[mid]
-            if not note.mids:
-                del self._notes[to]
+            self._noted -= 1
+            if not note.mids and not note.more:
+                self.forget(to)
 
     def forget(self, to: str) -> None:
-        """There is no such recipient any more."""
-        self._notes.pop(to, None)
+        """There is no such recipient any more, or nothing to be noted of him."""
+        note = self._notes.pop(to, None)
+        if note is not None:
+            self._noted -= len(note.mids)
 
     def _is_over(self, note: _Note, now: float) -> bool:
         return now >= min(note.last + BEHIND, note.first + BEHIND_MOST)

@@ -18,6 +18,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from math import inf
 from operator import attrgetter
 from pathlib import Path
 from queue import Empty
@@ -26,7 +27,7 @@ from typing import Any
 
 from sims.errors import LocalError
 from sims.server.interfaces import Asked, Done, Kept
-from sims.server.sqlite_file import BUSY, RESERVE, Reserve, checkpoint, open_database, told
+from sims.server.sqlite_file import BUSY, RESERVE, Reserve, checkpoint, is_busy, is_damaged, is_full, open_kept, told
 from sims.server.sqlite_requests import Request, Requests
 from sims.server.sqlite_tables import Tables
 
@@ -51,13 +52,8 @@ TURN, AGAIN = 1.0, 0.05
 #: Seconds by which the clock of the machine has been set if it is not as far from the other as before.
 SET = 3600.0
 
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: What is wrong with a request, and not with the database.
 _OURS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
-#: For want of room; and what a quota looks like, too.
-_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
-_MAYBE_FULL = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC)
-
 
 Answers = list[tuple[Done[Any], Any]]
 
@@ -100,7 +96,7 @@ class SqliteStore(Requests):
         self._foreign = tables.foreign
         self._changes = tables.connection.total_changes
         self._changed: float | None = clock()  # since when something may be left of what was to be forgotten
-        self._checkpoint_at = 0.0
+        self._checkpoint_at = self._scrub_at = -inf
         self._expire_at = clock()
         self._ahead = wall() - clock()
         self._late: float | None = None  # when another process will have been in the way for too long
@@ -116,9 +112,10 @@ class SqliteStore(Requests):
         :raises LocalError: as :func:`~sims.server.sqlite_file.open_database`.
         """
         with told(path):
-            database = open_database(path)
+            kept = Reserve(path.with_suffix(".reserve"), reserve)
+            database = open_kept(path, kept)
             database.execute(f"pragma busy_timeout = {TURN * 1000:.0f}")
-            return cls(Tables(database), reserve=Reserve(path.with_suffix(".reserve"), reserve), **options)
+            return cls(Tables(database), reserve=kept, **options)
 
     def start(self) -> None:
         """Begin with the work, in a thread that ends after :meth:`close`, or with the process."""
@@ -132,8 +129,7 @@ class SqliteStore(Requests):
             while self.turn():
                 pass
         except (sqlite3.Error, LocalError) as error:
-            damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-            reason = "it is damaged: put a backup in its place" if damaged else str(error)
+            reason = "it is damaged: put a backup in its place" if is_damaged(error) else str(error)
             self._deliver(lambda: self._failed(f"the database of the server cannot be used: {reason}"))
         except Exception as error:
             problem = error
@@ -165,20 +161,18 @@ class SqliteStore(Requests):
         try:
             with self.tables.transaction():
                 start = 0
-                while True:
-                    with contextlib.suppress(Empty):
-                        while requests[-1].name != "close" and len(requests) - start < MOST:
-                            requests.append(self._queue.get_nowait())
+                self._take(requests, MOST)
+                while start < len(requests):
                     self._perform(requests[start:], answers)
                     start = len(requests)
-                    if requests[-1].name == "close" or self._clock() >= end:
-                        break
-                    try:
-                        requests.append(self._queue.get_nowait())
-                    except Empty:
-                        break
-        except Exception:
+                    if self._clock() < end:
+                        self._take(requests, start + MOST)
+        except Exception as error:
             answers = []
+            if not is_busy(error):
+                self._late = None
+            elif self._closing or self._short is not None:
+                self._take(requests, inf if self._closing else MOST)  # not to find that out with each of them
             self._singly(requests, answers)
         else:
             self._late = None
@@ -190,10 +184,16 @@ class SqliteStore(Requests):
             return False
         return True
 
+    def _take(self, requests: list[Request], most: float) -> None:
+        """Add what waits, until there are so many."""
+        with contextlib.suppress(Empty):
+            while requests[-1].name != "close" and len(requests) < most:
+                requests.append(self._queue.get_nowait())
+
     def _perform(self, requests: Sequence[Request], answers: Answers) -> None:
         for name, several in groupby(requests, attrgetter("name")):
             some = [*several]
-            if name == "no_room" or (name == "keep" and self._short is not None):
+            if self._refuses(some[0]):
                 results: Sequence[Any] = [self.refusals.add(request) for request in some]
             elif name == "keep":
                 results = self._keep(some)
@@ -205,6 +205,9 @@ class SqliteStore(Requests):
             else:
                 results = [getattr(self.tables, name)(*request.args) for request in some]
             answers += [(request.done, result) for request, result in zip(some, results, strict=True)]
+
+    def _refuses(self, request: Request) -> bool:
+        return request.name == "no_room" or (request.name == "keep" and self._short is not None)
 
     def _keep(self, some: Sequence[Request]) -> Sequence[Kept]:
         """Keep messages, but those before which one was refused."""
@@ -219,13 +222,18 @@ class SqliteStore(Requests):
         """Do each by itself, where all in one have failed."""
         try:
             for request in requests:
+                if self._closing and self._late is not None:
+                    break  # another process is in the way: the end does not wait for it with every one
                 self._one(request, answers)
         finally:
             self._answer(answers)  # of those that were done, whatever comes
 
     def _one(self, request: Request, answers: Answers) -> None:
-        while not self._try(request, answers):
-            pass
+        if self._refuses(request):  # and waits for nobody to do so
+            answers.append((request.done, self.refusals.add(request)))
+        else:
+            while not self._try(request, answers):
+                pass
 
     def _try(self, request: Request, answers: Answers) -> bool:
         """False when it is to be tried again."""
@@ -236,12 +244,13 @@ class SqliteStore(Requests):
             self._late = None
         except sqlite3.Error as error:
             own = []
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in _DAMAGED:
+            busy = is_busy(error)
+            self._late = self._late if busy else None
+            if is_damaged(error):
                 raise
             if isinstance(error, _OURS):
                 self._fault(request, error, own)
-            elif code == sqlite3.SQLITE_BUSY and self._waits(request, error):
+            elif busy and self._waits(request, error):
                 self._answer([*answers])
                 answers.clear()
                 self._pause(AGAIN)
@@ -249,9 +258,9 @@ class SqliteStore(Requests):
             elif request.name == "keep":
                 self._short = self._clock()
                 own = [(request.done, self.refusals.add(request))]
-            elif code == sqlite3.SQLITE_BUSY:
+            elif busy:
                 pass  # the store is to be closed
-            elif self._is_full(error):
+            elif is_full(error, self._reserve):
                 self._short = self._clock()
                 return not self._make_room(answers)
             else:
@@ -273,11 +282,6 @@ class SqliteStore(Requests):
             if request.name == "keep":
                 return False
         return not self._closing and (request.name != "keep" or self._short is None)
-
-    def _is_full(self, error: sqlite3.Error) -> bool:
-        """Whether this is for want of room."""
-        code = getattr(error, "sqlite_errorcode", 0)
-        return code in _FULL or (code in _MAYBE_FULL and self._reserve is not None and self._reserve.is_needed())
 
     def _make_room(self, answers: Answers) -> bool:
         """Give up the reserve; where that is gone, wait a little: all else waits, too.
@@ -360,11 +364,22 @@ class SqliteStore(Requests):
         if self._changed is None or now - self._changed < CHECKPOINT or now < self._checkpoint_at:
             return
         self._checkpoint_at = now + CHECKPOINT_AGAIN
+        if self._short is None and now >= self._scrub_at:
+            with self._later():
+                self._scrub()
         with self._later():
-            self.tables.scrub()
-        with self._later():
-            if checkpoint(self.tables.connection) and not self.tables.stale:
-                self._changed = None
+            waits = self._short is not None or now < self._scrub_at
+            if checkpoint(self.tables.connection) and (waits or not self.tables.stale):
+                self._changed = now if self.tables.stale else None
+
+    def _scrub(self) -> None:
+        """Have the file written anew; for want of room it is not tried again at once, for each time takes up all."""
+        try:
+            self.tables.scrub(inf if self._reserve is None else self._reserve.room())
+        except sqlite3.OperationalError as error:
+            if is_full(error, self._reserve):
+                self._scrub_at = self._clock() + EXPIRE
+            raise
 
     @contextlib.contextmanager
     def _later(self) -> Any:
@@ -372,12 +387,12 @@ class SqliteStore(Requests):
         try:
             yield
         except sqlite3.OperationalError as error:
-            if not self._is_full(error) and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            if not is_full(error, self._reserve) and not is_busy(error):
                 raise
 
     def _close(self, done: Done[None]) -> None:
         with self._later():
-            self.tables.scrub()
+            self._scrub()
         with self._later():
             checkpoint(self.tables.connection)
         self.tables.connection.close()

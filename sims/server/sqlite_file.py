@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ PROBE = 64 * 1024
 _LOG_PAGES = 16_384
 #: KiB of the file that are held in memory: of SQLite's own 2,000 the bodies that come would take up all.
 _CACHE = 16_384
+#: For want of room; and what a quota looks like, too.
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+_MAYBE_FULL = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC)
 
 _FIRST = """
 create table accounts (number integer primary key, id text not null unique, name text not null unique,
@@ -101,6 +105,16 @@ def open_database(path: Path, *, migrations: Sequence[str] = MIGRATIONS, new: bo
             database.close()
             raise
     return database
+
+
+def open_kept(path: Path, reserve: Reserve) -> sqlite3.Connection:
+    """As :func:`open_database`, on a full disk too: the reserve is given up if there is no room to open it."""
+    try:
+        return open_database(path)
+    except LocalError as error:
+        if error.code is not Code.UNAVAILABLE or not reserve.is_needed() or not reserve.give_up():
+            raise
+    return open_database(path)
 
 
 def _set_up(database: sqlite3.Connection, path: Path, migrations: Sequence[str], new: bool) -> None:
@@ -227,6 +241,13 @@ class Reserve:
                 probe.unlink()
         return False
 
+    def room(self) -> int:
+        """Bytes that there are beside it, whoever has a right to them; 0 where that cannot be told."""
+        try:
+            return shutil.disk_usage(self._path.parent).free
+        except OSError:
+            return 0
+
     def give_up(self) -> bool:
         """Make room; False when it was given up before."""
         try:
@@ -236,6 +257,22 @@ class Reserve:
         return True
 
 
+def is_full(error: sqlite3.Error, reserve: Reserve | None) -> bool:
+    """Whether something failed for want of room."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code in _FULL or (code in _MAYBE_FULL and reserve is not None and reserve.is_needed())
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether something failed because another process was in the way."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def is_damaged(error: Exception) -> bool:
+    """Whether something failed because the file is not what it was, or no database."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 @contextlib.contextmanager
 def told(path: Path, doing: str | None = None) -> Iterator[None]:
     """What goes wrong with a database, as :class:`LocalError`; ``doing``: what cannot be done then."""
@@ -243,8 +280,7 @@ def told(path: Path, doing: str | None = None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        damaged = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        if damaged:
+        if is_damaged(error):
             raise LocalError(Code.MALFORMED, f"{path} is damaged: put a backup in its place") from None
         raise LocalError(Code.UNAVAILABLE, f"cannot {doing}: {error}") from None
     except OSError as error:

@@ -53,6 +53,7 @@ class Refusals:
 
     def add(self, request: Request) -> Kept:
         """One more; gives the answer to it."""
+        self._forget(request.told)
         pair = request.args[0][:2]
         self.made += 1
         self._last.pop(pair, None)
@@ -61,12 +62,16 @@ class Refusals:
 
     def stop(self, request: Request) -> bool:
         """Whether a message is to be refused because one before it was. To be asked in the order of the requests."""
+        self._forget(request.told)
+        return request.args[0][:2] in self._last
+
+    def _forget(self, told: int) -> None:
+        """Forget those that were told before something was asked for, and so before all that comes."""
         while self._last:
             oldest = next(iter(self._last))
-            if self._last[oldest] > request.told:
+            if self._last[oldest] > told:
                 break
-            del self._last[oldest]  # it was told before this was asked for, and before all that comes
-        return request.args[0][:2] in self._last
+            del self._last[oldest]
 
 
 class Requests:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from math import inf
+
 from sims.server.interfaces import Facts
 from sims.server.memory import MAX_FACTS
 from sims.server.sqlite_file import hasty
@@ -47,13 +50,20 @@ class Tables(MailTables):
         self._people.pop(account, None)
         self.stale = True
 
-    def scrub(self) -> None:
+    def scrub(self, room: float = inf) -> None:
         """Write a file of up to :data:`SMALL` bytes anew, in no transaction, if somebody may have been deleted since.
 
         What rows leave behind where SQLite moves them from page to page goes thereby; a larger file stays as it is.
+
+        :param room: bytes that there are on the disk. All of the file goes through the log, which must not fill it.
+        :raises sqlite3.OperationalError: as SQLite does, ``SQLITE_FULL`` also where there is less than twice its size.
         """
         ((pages,), (size,)) = (self._run(f"pragma {name}").fetchone() for name in ("page_count", "page_size"))
         if self.stale and pages * size <= SMALL:
+            if room < 2 * pages * size:
+                error = sqlite3.OperationalError("there is no room to write the file anew")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
             with hasty(self.connection):
                 self._run("vacuum")
         self.stale = False

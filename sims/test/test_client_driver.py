@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 from sims import inner
 from sims.client import driver, events
+from sims.client.driven import MOST_SHOWN
 from sims.client.events import Delivery
 from sims.client.holds import AGAIN_FIRST
 from sims.client.store import Change
+from sims.console.shell import Shell
 from sims.errors import Code, LocalError, SimsError
 from sims.test.modern_world import User, WorldTestCase, refusal
 
@@ -94,6 +99,52 @@ class TroubleTests(WorldTestCase):
         self.world.settle()
         self.assertEqual(self.bob.texts()[-20:], texts)
         self.assertLessEqual(bobs[0], 3)
+
+    def test_what_is_asked_for_when_connected_leaves_before_the_end(self) -> None:
+        """A program that connects, sends, and closes, all in one turn."""
+        self.ann.kill()
+        self.world.settle()
+        self.ann.use(self.ann.store.copy())
+
+        def ready(_: object) -> object:
+            self.ann.send("bob", "on connecting")
+            return self.ann.client.close()
+
+        done = self.ann.client.connect().addCallback(ready)
+        self.world.run_for(20)
+        self.successResultOf(done)
+        self.assertEqual(self.bob.texts()[-1:], ["on connecting"])
+
+    def test_answers_in_the_order_of_the_commands(self) -> None:
+        """Those of a console that reads several lines at once, what is wrong with one of them among it."""
+        out: list[dict[str, object]] = []
+        shell = Shell(
+            json=True, clock=self.world.clock, write=lambda text: out.append(json.loads(text)), leave=lambda _: None
+        )
+        shell.client, self.ann.client.on_event = self.ann.client, shell.show
+        with shell.together():
+            for line in (b'{"do":"link","ref":1}', b'{"do":"bogus","ref":2}', b'{"do":"verify","to":"bob","ref":3}'):
+                shell.line(line)
+        self.assertEqual([told["ref"] for told in out], [1, 2, 3])
+
+    def test_few_are_shown_between_two_commits(self) -> None:
+        """However many come at once: after a crash no more than that are shown once more."""
+        shown: list[int] = []
+        count = self.commits(self.bob)
+        on_event = self.bob.client.on_event
+
+        def watch(event: events.Event) -> object:
+            if isinstance(event, events.Message):
+                shown.append(count[0])
+            return on_event(event)
+
+        self.bob.client.on_event = watch  # type: ignore[assignment]
+        with self.ann.client.together():
+            for number in range(30):
+                self.ann.send("bob", str(number))
+        self.world.run_for(5)
+        self.assertEqual(len(shown), 30)
+        self.assertLessEqual(max(Counter(shown).values()), MOST_SHOWN)
 
     def test_together_with_a_full_disk(self) -> None:
         """They leave when there is room again, in their order."""

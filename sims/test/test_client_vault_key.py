@@ -154,6 +154,22 @@ class LockTests(VaultCase):
         Vault(new, lambda _: Secret(Passphrase(WORDS)), locked=True).close()
         self.assertIsNotNone(read_lock(new))
 
+    def test_a_first_start_that_was_cut_off(self) -> None:
+        """Before the vault was there, without a passphrase: the next one locks the key, and nothing is left of it."""
+        self.folder = self.new_folder()
+        self.key = self.folder / "vault.key"
+        vault_key.write_key(self.key, b"k" * 32, None)
+        with open(self.key, "rb") as before:
+            vault = Vault(self.folder, WORDS)
+            vault.commit(Change(values={"name": b"ann"}))
+            vault.close()
+            self.assertEqual(before.read(), bytes(32))
+        self.assertIsNotNone(read_lock(self.folder))
+        self.opens(WORDS)
+        self.refused(None, Code.NOT_AUTHENTICATED, "needs its passphrase")
+        self.change(WORDS, "other words")
+        self.opens("other words")
+
     def test_who_is_asked(self) -> None:
         """For a new vault, with nothing; for one that is there, with its lock."""
         asked: list[Lock | None] = []
@@ -202,6 +218,27 @@ class ChangeTests(VaultCase):
         os.link(self.key, self.folder / "kept")
         self.change(WORDS, "new words")
         self.assertEqual((self.folder / "kept").read_bytes(), before)
+
+    def test_a_file_that_is_read_only(self) -> None:
+        """Its lock is changed all the same; only its blocks stay as they are."""
+        opened = os.open
+        refused: list[Path] = []
+
+        def read_only(path: Path, flags: int, *rest: int, **more: int) -> int:
+            if path == self.key and flags & (os.O_WRONLY | os.O_RDWR):  # root would be let in
+                refused.append(path)
+                raise PermissionError(13, "Permission denied")
+            return opened(path, flags, *rest, **more)
+
+        self.key.chmod(0o400)
+        with open(self.key, "rb") as before:
+            self.patch(os, "open", read_only)
+            self.change(WORDS, "new words")
+            self.patch(os, "open", opened)
+            self.assertNotEqual(before.read(), bytes(vault_key._SIZE))
+        self.assertEqual(refused, [self.key])
+        self.opens("new words")
+        self.refused(WORDS, Code.NOT_AUTHENTICATED, "not the passphrase")
 
     def test_refused(self) -> None:
         """Without the old one, while a client runs, without a vault: nothing changes, and nobody is asked for a new."""

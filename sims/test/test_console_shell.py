@@ -70,6 +70,9 @@ class FakeClient:
     def together(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def flush(self) -> None:
+        pass
+
     def hold_reading(self) -> None:
         self.calls.append("hold")
 

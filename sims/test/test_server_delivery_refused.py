@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims.errors import Code
+from sims.server import refusals
 from sims.server.delivery import ACK_WAIT, FULL_WAIT
 from sims.server.limits import Limits
 from sims.server.refusals import BEHIND, BEHIND_MOST, MESSAGES, RECIPIENTS, Refusals
@@ -40,6 +41,38 @@ class RefusalsTests(SynchronousTestCase):
         self.refusals.accept("bob", b"2")
         self.assertFalse(self.refusals.stop("bob", b"3", 1.0))
 
+    def test_what_is_on_the_way_behind_many(self) -> None:
+        """It does not pass for the one that comes again when those before it come, though the oldest are accepted."""
+        for number in range(150):
+            self.refusals.add("bob", b"%d" % number, 0.0)
+        for number in range(100):
+            self.refusals.accept("bob", b"%d" % number)
+        self.assertTrue(self.refusals.stop("bob", b"150", 1.0))
+        self.refusals.add("bob", b"150", 1.0)
+        self.assertEqual([self.refusals.stop("bob", b"%d" % number, 6.0) for number in range(100, 151)], [False] * 51)
+
+    def test_more_than_are_noted(self) -> None:
+        """When all that are noted are accepted, the others still come before what is new, each once more."""
+        for number in range(MESSAGES + 2):
+            self.refusals.add("bob", b"%d" % number, 0.0)
+        for number in range(MESSAGES):
+            self.refusals.accept("bob", b"%d" % number)
+        again = b"%d" % MESSAGES
+        self.assertTrue(self.refusals.stop("bob", b"new", 1.0))
+        self.assertTrue(self.refusals.stop("bob", again, 1.0))
+        self.refusals.add("bob", again, 1.0)
+        self.assertTrue(self.refusals.stop("bob", b"new", 2.0))
+        self.assertFalse(self.refusals.stop("bob", again, 2.0))
+        self.assertFalse(self.refusals.stop("bob", b"new", 2.0))
+
+    def test_as_many_as_are_noted(self) -> None:
+        """Who is refused one of them twice is owed no more of them for that."""
+        for number in [*range(MESSAGES), 0]:
+            self.refusals.add("bob", b"%d" % number, 0.0)
+        for number in range(MESSAGES):
+            self.refusals.accept("bob", b"%d" % number)
+        self.assertFalse(self.refusals.stop("bob", b"new", 1.0))
+
     def test_whoever_never_tries_again(self) -> None:
         """He is not kept out for ever: not after a while of silence, nor though he goes on and on."""
         self.refusals.add("bob", b"1", 0.0)
@@ -54,7 +87,7 @@ class RefusalsTests(SynchronousTestCase):
         self.assertFalse(self.refusals.stop("bob", b"new", now))
 
     def test_bounded(self) -> None:
-        """So many recipients, and messages to one; what is over makes room."""
+        """So many recipients, and messages to all of them; what is over makes room."""
         for number in range(MESSAGES + 1):
             self.refusals.add("bob", b"%d" % number, 0.0)
         self.assertTrue(self.refusals.stop("bob", b"%d" % MESSAGES, 0.0))
@@ -65,6 +98,27 @@ class RefusalsTests(SynchronousTestCase):
         self.refusals.add("eve", b"1", BEHIND)
         self.assertEqual(len(self.refusals), RECIPIENTS)
         self.assertTrue(self.refusals.stop("eve", b"2", BEHIND))
+        self.assertFalse(self.refusals.stop("eve", b"1", BEHIND))
+
+    def test_room_is_counted(self) -> None:
+        """However a note goes: its messages are none of those that are noted any more."""
+        ways = (
+            lambda mid: self.refusals.stop("bob", mid, 1.0),
+            lambda mid: self.refusals.stop("bob", mid, BEHIND),
+            lambda mid: self.refusals.accept("bob", mid),
+            lambda _: self.refusals.forget("bob"),
+            lambda _: self.refusals.add("eve", b"1", BEHIND),
+        )
+        self.patch(refusals, "MESSAGES", 2)
+        for way in ways:
+            for mid in (b"1", b"2", b"2"):
+                self.refusals.add("bob", mid, 0.0)
+            self.assertEqual(self.refusals._noted, 2)
+            for mid in (b"1", b"2"):
+                way(mid)
+            self.assertFalse(self.refusals.stop("bob", b"3", 1.0))
+            self.assertEqual(self.refusals._noted, len(self.refusals))
+            self.refusals.forget("eve")
 
     def test_a_recipient_who_is_gone(self) -> None:
         self.refusals.add("bob", b"1", 0.0)

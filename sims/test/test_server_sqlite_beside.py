@@ -6,20 +6,18 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sims.server import sqlite, sqlite_tables
+from sims.server import sqlite
 from sims.server.interfaces import Asked, Kept
-from sims.server.sqlite import CHECKPOINT, CHECKPOINT_AGAIN, EXPIRE, SHORT
-from sims.server.sqlite_file import BUSY, Reserve, open_database
-from sims.server.sqlite_tables import Tables
+from sims.server.sqlite import EXPIRE, SHORT
+from sims.server.sqlite_file import BUSY, Reserve
 from sims.test.sqlite_case import SqliteCase
-from sims.test.store_contract import ANN, BOB, DAY, EVE, NOW, QUOTA, account, bundle, letter
+from sims.test.store_contract import ANN, BOB, DAY, NOW, QUOTA, account, bundle, letter
 
 
 class HeldUpTests(SqliteCase):
@@ -113,6 +111,55 @@ class HeldUpTests(SqliteCase):
         self.settle()
         self.assertEqual((self.found, ended, self.calls.failed, self.pauses), ([], [None], [], []))
 
+    def slowly(self, request: str) -> None:
+        """While the other has the file, each time that the store waits for it takes a while, as it does in earnest."""
+        self.store.tables.connection.execute("pragma busy_timeout = 50")
+        self.other.execute("begin immediate")
+        self.patch(self.store, "_pause", self.fail)
+        self.tries = 0
+        transaction = self.store.tables.transaction
+
+        def counted() -> Any:
+            self.tries += 1
+            return transaction()
+
+        self.patch(self.store.tables, "transaction", counted)
+        for number in range(50):
+            if request == "keep":
+                self.store.keep(letter(number), QUOTA, NOW, self.found.append)
+            else:
+                self.store.find(ANN, self.found.append)
+
+    def test_refusals_do_not_wait(self) -> None:
+        """Once messages are refused, all that wait are, without looking each time whether the file is free."""
+        self.store._short = self.calls.now
+        self.slowly("keep")
+        self.settle()
+        self.assertEqual((self.found, self.tries), ([Kept.UNAVAILABLE] * 50, 1))
+        self.other.execute("rollback")
+        self.calls.now += SHORT
+        self.store.turn(0)
+        self.assertIs(self.ask(self.store.keep, letter(1), QUOTA, NOW), Kept.STORED)
+
+    def test_the_end_does_not_wait_for_each(self) -> None:
+        """Of all that was asked for before."""
+        ended: list[None] = []
+        self.slowly("find")
+        self.store.close(ended.append)
+        self.settle()
+        self.assertEqual((self.found, ended), ([], [None]))
+        self.assertLessEqual(self.tries, 2)
+
+    def test_the_end_comes_while_some_wait(self) -> None:
+        """The one that waits gives up, and those behind it are not tried any more."""
+        ended: list[None] = []
+        self.slowly("find")
+        self.patch(self.store, "_pause", lambda _: self.store.close(ended.append))
+        self.store._short = self.calls.now  # so that all are taken at once
+        self.settle()
+        self.assertEqual((self.found, ended), ([], [None]))
+        self.assertLessEqual(self.tries, 5)
+
     def test_waits_in_small_steps(self) -> None:
         """So that its end is soon noticed."""
         (before,) = self.copied().tables.connection.execute("pragma busy_timeout").fetchone()
@@ -120,80 +167,6 @@ class HeldUpTests(SqliteCase):
         self.store.tables.connection.execute("pragma busy_timeout = 77")
         self.store.tables.scrub()
         self.assertEqual(self.store.tables.connection.execute("pragma busy_timeout").fetchone(), (77,))
-
-
-class ForgetTests(SqliteCase):
-    """Somebody is deleted in another process, or shortly before the end of this one."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.ask(self.store.register, account(EVE, "evelyn-long-name"), None)
-        self.wait()
-        self.assertTrue(self.on_disk(b"evelyn-long-name"))
-
-    def wait(self) -> None:
-        """Nobody asks for anything, for as long as what is deleted may stay."""
-        for _ in range(int(EXPIRE + CHECKPOINT + CHECKPOINT_AGAIN)):
-            self.calls.now += 1
-            self.store.turn(0)
-        self.calls.call()
-        self.assertEqual(self.calls.broken, [])
-
-    def remove(self) -> None:
-        with closing(open_database(self.path, new=False)) as connection:
-            tables = Tables(connection)
-            with tables.transaction():
-                tables.delete(EVE)
-                tables.expire(NOW)  # or else the server has something of its own to forget
-
-    def test_while_the_server_is_idle(self) -> None:
-        self.remove()
-        self.wait()
-        self.assertFalse(self.on_disk(b"evelyn-long-name"))
-        self.assertFalse(self.store.tables.stale)
-
-    def test_and_this_one_is_killed(self) -> None:
-        """The file is written anew soon after the next start."""
-        self.ask(self.store.delete, EVE)
-        self.check_next()
-
-    def test_while_no_server_runs(self) -> None:
-        self.close()
-        self.remove()
-        self.check_next()
-
-    def check_next(self) -> None:
-        vacuums: list[str] = []
-        self.store = self.copied()
-        self.store.tables.connection.set_trace_callback(
-            lambda statement: vacuums.append(statement) if statement == "vacuum" else None
-        )
-        self.assertTrue(self.store.tables.stale)
-        self.wait()
-        self.assertEqual((vacuums, self.store.tables.stale), (["vacuum"], False))
-
-    def test_not_while_another_writes(self) -> None:
-        """The file is written anew when that has ended, though the log could be emptied before."""
-        self.ask(self.store.delete, EVE)
-        scrub = self.store.tables.scrub
-        self.patch(self.store.tables, "scrub", self.busy)
-        self.wait()
-        self.assertTrue(self.store.tables.stale)
-        self.patch(self.store.tables, "scrub", scrub)
-        self.wait()
-        self.assertFalse(self.store.tables.stale)
-
-    def busy(self) -> None:
-        error = sqlite3.OperationalError("it is locked")
-        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-        raise error
-
-    def test_a_large_file_stays(self) -> None:
-        """And nobody tries again and again."""
-        self.patch(sqlite_tables, "SMALL", 1000)
-        self.ask(self.store.delete, EVE)
-        self.wait()
-        self.assertEqual((self.store.tables.stale, self.store._changed), (False, None))
 
 
 class FaultTests(SqliteCase):

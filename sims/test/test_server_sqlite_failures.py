@@ -92,6 +92,17 @@ class FailureTests(SqliteCase):
         self.assertEqual(self.rows("select * from letters"), [])
         self.assertEqual(self.rows("select * from bundles"), [])
 
+    def test_closed_after_a_failure(self) -> None:
+        """What was asked for before the end is done, one by one, though another process was once in the way."""
+        self.store._late = 1.0
+        self.failing("commit", sqlite3.SQLITE_IOERR, 1)
+        found, done = self.answers()
+        self.store.keep(letter(1), QUOTA, NOW, done)
+        self.store.find(ANN, done)
+        self.store.close(done)
+        self.settle()
+        self.assertEqual(found, [Kept.STORED, account(ANN, "ann"), None])
+
     def test_damage_ends_it(self) -> None:
         self.failing("select number from accounts", sqlite3.SQLITE_CORRUPT)
         found, done = self.answers()

@@ -216,6 +216,14 @@ class FileTests(SqliteCase):
         self.assertGreaterEqual(found.st_blocks * 512, 100_000)
         self.assertEqual([reserve.give_up(), reserve.give_up(), path.exists()], [True, False, False])
 
+    def test_the_room_beside_the_reserve(self) -> None:
+        """That of its disk; none is where nobody knows."""
+        usage = os.statvfs(self.folder)
+        self.patch(os, "statvfs", lambda path: {self.folder: usage}[path])
+        self.assertEqual(Reserve(self.folder / "reserve").room(), usage.f_bavail * usage.f_frsize)
+        self.patch(os, "statvfs", os.stat)
+        self.assertEqual(Reserve(self.folder / "none" / "reserve").room(), 0)
+
 
 OLD = ("create table first (what text)", "create table second (what text); insert into second select what from first")
 

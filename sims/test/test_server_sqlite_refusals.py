@@ -121,3 +121,12 @@ class RefusalsTests(SynchronousTestCase):
         self.keep(3, src=EVE)
         self.store.settle()
         self.assertEqual(self.store.refusals._last, {})
+
+    def test_nor_while_there_is_no_room(self) -> None:
+        """What was told is forgotten with the next refusal, whoever it is of."""
+        self.disk.full = True
+        for number in range(100):
+            self.keep(number, dst=f"{number:043}")
+            self.store.settle()
+            self.assertEqual(len(self.store.refusals), 1)
+        self.assertEqual(self.told, [(number, Kept.UNAVAILABLE) for number in range(100)])
