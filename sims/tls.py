@@ -30,6 +30,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sims.errors import Code, LocalError, PeerError
@@ -40,6 +41,7 @@ GROUP = "X25519MLKEM768"
 BINDING_SIZE = 32
 
 _BINDING_LABEL = b"EXPORTER-Channel-Binding"
+_RECORD_HEADER = 5
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_]{1,40}", re.ASCII)
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -86,6 +88,52 @@ def _context() -> SSL.Context:
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     return context
+
+
+class _Records(TLSMemoryBIOProtocol):
+    """TLS that asks for no more where there can be none.
+
+    Twisted asks OpenSSL after every read whether there is more to read, and then whether there is something to write;
+    that there is not takes it two exceptions to hear. Where what came is one record, from its first byte to its last,
+    and was application data, it is not asked.
+    """
+
+    _missing = 0  # how much of a record that was begun is still to come
+    _head = b""  # of a record of which less than that has come, that much
+
+    def dataReceived(self, data: bytes) -> None:
+        """As IProtocol."""
+        is_record = not self._missing and not self._head and _record_size(data) == len(data)
+        if not is_record:
+            self._follow(self._head + data)
+        if not is_record or not self._handshakeDone or self._appSendBuffer or self._lostTLSConnection:
+            super().dataReceived(data)
+            return
+        self._tlsConnection.bio_write(data)
+        try:
+            text = self._tlsConnection.recv(len(data))
+        except SSL.WantReadError:  # it said something to TLS itself, which may have an answer
+            self._flushSendBIO()
+        except SSL.ZeroReturnError:  # the end, which is there to be read again
+            self._flushReceiveBIO()
+        except SSL.Error:
+            self._tlsShutdownFinished(Failure())
+        else:
+            if not self._aborted:
+                self.wrappedProtocol.dataReceived(text)
+
+    def _follow(self, data: bytes) -> None:
+        """See where in a record it is that all this ends."""
+        at = self._missing
+        while at + _RECORD_HEADER <= len(data):
+            at += _record_size(data[at : at + _RECORD_HEADER])
+        self._missing = max(0, at - len(data))
+        self._head = data[at:]
+
+
+def _record_size(data: bytes) -> int:
+    """The size of the record that begins here, its header included (RFC 8446, section 5.1); 0 if that is not known."""
+    return _RECORD_HEADER + (data[3] << 8) + data[4] if len(data) >= _RECORD_HEADER else 0
 
 
 # --- the server's half ------------------------------------------------------------------------------------------------
@@ -148,7 +196,7 @@ class _Socket:
         write_at_once(self._transport, data)
 
 
-class _TlsProtocol(TLSMemoryBIOProtocol):
+class _TlsProtocol(_Records):
     """TLS that writes its records at once."""
 
     def makeConnection(self, transport: object) -> None:  # noqa: N802 - Twisted's name
@@ -230,7 +278,7 @@ def client_tls(endpoint: IStreamClientEndpoint, host: str, ca: bytes | None = No
     return cast("IStreamClientEndpoint", _TlsEndpoint(creator, endpoint))
 
 
-class _GatheringTls(BufferingTLSTransport):
+class _GatheringTls(_Records, BufferingTLSTransport):
     """TLS that says what comes at once, though it comes in several records."""
 
     def dataReceived(self, data: bytes) -> None:

@@ -94,10 +94,11 @@ class FrameReceiver(LineReceiver):
             return
         size = len(data) - len(TERMINATOR)
         nothing_buffered = getattr(self, "_buffer", None) == b""  # LineReceiver's; what is unknown goes the long way
-        self._tail = (self._tail + data[-2:])[-2:]
         if nothing_buffered and not self.paused and 0 <= size <= self.MAX_LENGTH and data.find(TERMINATOR) == size:
+            self._tail = TERMINATOR
             self.lineReceived(data[:size])  # one frame and whole, as nearly always
             return
+        self._tail = (self._tail + data[-2:])[-2:]
         super().dataReceived(data)
         self._watch_frame()
 
