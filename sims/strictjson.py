@@ -35,6 +35,9 @@ def _finite(text: str) -> float:
     return value
 
 
+_decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
+
+
 def _depth(data: bytes) -> int:
     deepest = depth = 0
     for byte in _STRINGS.sub(b"", data):
@@ -55,9 +58,7 @@ def parse_json(data: bytes) -> object:
         raise malformed(f"JSON nested more than {MAX_DEPTH} deep")
     try:
         text = data.decode("utf-8")
-        value: object = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite
-        )
+        value: object = _decoder.decode(text)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # refuses lone surrogates
     except (ValueError, RecursionError):  # UnicodeError and JSONDecodeError are ValueErrors

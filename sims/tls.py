@@ -183,9 +183,13 @@ class _Socket:
     """A TCP transport that writes at once, while it has nothing buffered: without another round of the reactor.
 
     Whatever else is asked of it, the transport itself is asked.
+
+    :ivar holding: what is written waits for :meth:`release`, or for what is written once this is False again.
     """
 
     def __init__(self, transport: FileDescriptor) -> None:
+        self.holding = False
+        self._held = b""
         self._transport = transport
 
     def __getattr__(self, name: str) -> Any:
@@ -193,15 +197,52 @@ class _Socket:
 
     def write(self, data: bytes) -> None:
         """As ITransport."""
-        write_at_once(self._transport, data)
+        if self.holding:
+            self._held += data
+        elif self._held:
+            self._held += data
+            self.release()
+        else:
+            write_at_once(self._transport, data)
+
+    def release(self) -> None:
+        """Write what is held, if there is any."""
+        if self._held:
+            held, self._held = self._held, b""
+            write_at_once(self._transport, held)
+
+    def loseConnection(self) -> None:
+        """As ITransport."""
+        self.release()
+        self._transport.loseConnection()
 
 
 class _TlsProtocol(_Records):
-    """TLS that writes its records at once."""
+    """TLS that writes its records at once.
+
+    But for those with which OpenSSL ends its handshake: nobody waits for them. They go out with the answer to what came
+    together with the end of the handshake, or in the next turn of the reactor.
+    """
 
     def makeConnection(self, transport: object) -> None:  # noqa: N802 - Twisted's name
         """As IProtocol."""
         super().makeConnection(_Socket(transport) if isinstance(transport, FileDescriptor) else transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """As IProtocol."""
+        below = self.transport
+        if self._handshakeDone or not isinstance(below, _Socket):
+            super().dataReceived(data)
+            return
+        below.holding = True
+        try:
+            super().dataReceived(data)
+        finally:
+            below.holding = False
+            if self._handshakeDone:
+                self.factory._clock.callLater(0, below.release)
+            else:
+                below.release()
 
 
 class _TlsFactory(TLSMemoryBIOFactory):

@@ -31,6 +31,8 @@ from sims.wire import MAX_FRAME, TERMINATOR
 FRAME_TIMEOUT = 30.0
 LINGER = 2.0
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
+#: Of these, what this system has.
+_OPTIONS = [(getattr(socket, name), value) for name, value in _KEEPALIVE.items() if hasattr(socket, name)]
 
 
 @implementer(IPushProducer)
@@ -273,6 +275,5 @@ def _tune(transport: ITCPTransport) -> None:
     below = getattr(transport, "transport", transport)
     handle = below.getHandle() if hasattr(below, "getHandle") else None
     if isinstance(handle, socket.socket):
-        for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):  # not on every system
-                handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        for option, value in _OPTIONS:
+            handle.setsockopt(socket.IPPROTO_TCP, option, value)

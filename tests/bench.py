@@ -185,8 +185,9 @@ class Slice(NamedTuple):
 
 
 def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    """Seconds of CPU that a process has used, in all its threads."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def run_load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float) -> list[Slice]:

@@ -431,7 +431,8 @@ def aead(name: AeadName, key: bytes) -> Aead:
 
 def digest(hash_name: HashName, data: bytes) -> bytes:
     """The hash: 32 or 48 bytes."""
-    return hashlib.new(hash_name, data).digest()
+    found: bytes = _HASHES[hash_name][0](data).digest()
+    return found
 
 
 def hkdf_extract(hash_name: HashName, salt: bytes, secret: bytes) -> bytes:

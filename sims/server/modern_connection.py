@@ -143,8 +143,8 @@ class ModernConnection(FrameReceiver):
             self._end(f"refused: {result}")
             return
         factory = self._factory
-        told = self._relay.limits.told()
-        welcome, self._hop = handshake.welcome(result, told, time=int(factory.wall()), now=factory.seconds())
+        wall, now = int(factory.wall()), factory.seconds()
+        welcome, self._hop = handshake.welcome(result, factory.told, time=wall, now=now)
         self._say(welcome)
         self.state = State.OPEN
         self._failed = False
@@ -336,6 +336,7 @@ class ModernServerFactory(Factory[ModernConnection]):
     :param wall: Unix seconds.
     :param log_connections: whether the log says who connects from where, who leaves, and whose connection is closed.
     :ivar connections: those that are open.
+    :ivar told: the limits that a client must know.
     """
 
     noisy = False
@@ -356,6 +357,7 @@ class ModernServerFactory(Factory[ModernConnection]):
     ) -> None:
         self.turns = turns
         self.relay = turns.relay
+        self.told = turns.relay.limits.told()
         self.identity = identity
         self.clock = clock
         self.seconds = turns.seconds

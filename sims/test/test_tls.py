@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from hypothesis import given
-from hypothesis import strategies as st
 from OpenSSL import SSL
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -79,20 +76,21 @@ class TlsTestCase(SynchronousTestCase):
     ) -> tuple[End, End]:
         """A client and a server, after their handshake."""
         client, server = End(groups), End(groups)
-        factory = cast("Any", tls.server_tls(cast("Any", _once(server)), self.server_tls, self.network.clock))
+        factory = cast("Any", tls.server_tls(cast("Any", once(server)), self.server_tls, self.network.clock))
         if context is None:
             roots = None if ca is None else tls._roots(ca)
             creator: Any = tls._ClientTls(host, roots)
         else:
             creator = _creator(context)
-        wrapped = TLSMemoryBIOFactory(creator, True, _once(client), cast("Any", self.network.clock))
+        wrapped = TLSMemoryBIOFactory(creator, True, once(client), cast("Any", self.network.clock))
         ends = [cast("IProtocol", cast("Any", one).buildProtocol(None)) for one in (wrapped, factory)]
         self.network.join(ends[0], ends[1], cast("Any", None))
         self.network.settle()
         return client, server
 
 
-def _once(protocol: Protocol) -> Factory[Protocol]:
+def once(protocol: Protocol) -> Factory[Protocol]:
+    """Makes this one."""
     factory: Factory[Protocol] = Factory()
     cast("Any", factory).buildProtocol = lambda _: protocol
     return factory
@@ -172,83 +170,6 @@ class HandshakeTests(TlsTestCase):
         cast("Any", none).buildProtocol = lambda _: None
         factory = cast("Any", tls.server_tls(cast("Any", none), self.server_tls, Clock()))
         self.assertIsNone(factory.buildProtocol(None))
-
-
-class RecordTests(TlsTestCase):
-    """What is read of a connection, however the network cuts it."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.client, self.server = self.pair()
-
-    def record(self, text: bytes) -> bytes:
-        """Of the client, as it stands on the wire."""
-        self.client.connection.send(text)
-        return self.client.connection.bio_read(2**15)
-
-    def feed(self, data: bytes) -> None:
-        """Let the server's end of TLS read."""
-        cast("Any", self.server.transport).dataReceived(data)
-
-    @given(
-        st.lists(st.integers(1, 40), min_size=1, max_size=8),
-        st.lists(st.integers(0, 600), max_size=12),
-        st.booleans(),
-    )
-    def test_pieces(self, sizes: list[int], cuts: list[int], at_the_ends: bool) -> None:
-        """Whatever record is there as a whole has been read, once and in order."""
-        self.server.received = b""
-        records = [self.record(bytes([number]) * size) for number, size in enumerate(sizes)]
-        stream = b"".join(records)
-        ends = [sum(map(len, records[: number + 1])) for number in range(len(records))]
-        places = {cut % len(stream) for cut in cuts} | set(ends if at_the_ends else ends[-1:])
-        start = 0
-        for place in sorted(places - {0}):
-            self.feed(stream[start:place])
-            start = place
-            whole = [bytes([number]) * size for number, size in enumerate(sizes) if ends[number] <= place]
-            self.assertEqual(self.server.received, b"".join(whole))
-
-    def test_what_looks_like_a_record(self) -> None:
-        """Where a piece begins within a record, what stands there is not taken for its size."""
-        for begun in (8, 3):  # so much of a record: its header and some of its text, or not even that
-            self.client, self.server = self.pair()
-            records = [self.record(b"%04d" % number) for number in range(2500)]
-            stream, size = b"".join(records), len(records[0])
-            end = begun + 5 + int.from_bytes(stream[begun + 3 : begun + 5], "big")
-            self.feed(stream[:begun])
-            self.feed(stream[begun:end])
-            self.assertEqual(len(self.server.received), end // size * 4)
-
-    def test_the_end(self) -> None:
-        """The end of the other side is one, though it is a record like any other."""
-        self.feed(self.record(b"1"))
-        self.client.connection.shutdown()
-        self.feed(self.client.connection.bio_read(2**15))
-        self.network.settle()
-        self.assertEqual(self.server.received, b"1")
-        self.assertIsInstance(self.server.lost, ConnectionDone)
-
-    def test_tampered(self) -> None:
-        """A record that does not verify ends the connection, is not read, and the other end is told."""
-        for cut in (7, None):
-            self.client, self.server = self.pair()
-            self.feed(self.record(b"1"))
-            bad = bytearray(self.record(b"2"))
-            bad[-1] ^= 1
-            self.feed(bytes(bad[:cut]))
-            if cut:
-                self.feed(bytes(bad[cut:]))
-            self.network.settle()
-            self.assertEqual(self.server.received, b"1")
-            self.assertIsInstance(self.server.lost, SSL.Error)
-            self.assertIn("alert", str(self.client.lost))
-
-    def test_after_the_end(self) -> None:
-        """Nothing is read of a connection that was given up."""
-        cast("Any", self.server.transport).abortConnection()
-        self.feed(self.record(b"1"))
-        self.assertEqual(self.server.received, b"")
 
 
 class CertificateTests(TlsTestCase):
@@ -379,7 +300,7 @@ class SecuredHand(Hand):
     def dial(self, context: SSL.Context) -> None:
         """Connect."""
         server = cast("Any", tls.server_tls(cast("Any", self.network.modern), tls.ServerTls(*OWN), self.network.clock))
-        client = TLSMemoryBIOFactory(_creator(context), True, _once(self), cast("Any", self.network.clock))
+        client = TLSMemoryBIOFactory(_creator(context), True, once(self), cast("Any", self.network.clock))
         ends = [cast("IProtocol", cast("Any", one).buildProtocol(None)) for one in (client, server)]
         self.network.join(ends[0], ends[1], cast("Any", None))
         self.network.settle()

@@ -41,6 +41,9 @@ class Descriptor(FileDescriptor):
     def removeWriter(self, _: object) -> None:  # noqa: N802 - the reactor's
         self.writing = False
 
+    def removeReader(self, _: object) -> None:  # noqa: N802 - the reactor's
+        pass
+
     def writeSomeData(self, data: Any) -> int:  # noqa: N802 - Twisted's name
         taken = bytes(data[: self.room])
         self.room -= len(taken)
