@@ -243,6 +243,10 @@ class Mailboxes(Protocol):
 class Store(Accounts, Invitations, Prekeys, Mailboxes, Protocol):
     """All of it, in one: what belongs together changes together."""
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits to be done that nobody should be let ask for more until it is less."""
+
     def facts(self, account: str, done: Done[Facts]) -> None:
         """Everything that is kept about somebody, by name, as MessagePack can say it, in at most 60 KiB.
 

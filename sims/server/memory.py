@@ -98,6 +98,8 @@ class _Keys:
 class MemoryStore:
     """As :class:`~sims.server.interfaces.Store`; everything is done before a call returns."""
 
+    crowded = False
+
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
         self._names: dict[str, str] = {}

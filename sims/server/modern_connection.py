@@ -181,8 +181,10 @@ class ModernConnection(FrameReceiver):
                 self._resume = self.clock.callLater(pause, self._resumed)
 
     def _resumed(self) -> None:
-        self._resume = None
-        self.release("rate")
+        pause = self._relay.pause
+        self._resume = self.clock.callLater(pause, self._resumed) if pause else None
+        if not pause:
+            self.release("rate")
 
     def check_keys(self, now: float) -> None:
         """Close a client that uses its keys for too long, and says nothing that would show it."""

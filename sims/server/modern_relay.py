@@ -33,6 +33,8 @@ MAX_LISTED = MAX_LIST // LISTED
 MAX_BUNDLE = 8192
 #: What an answer that may fill a box costs while nobody knows how long it is: one for each 4096 bytes.
 LONG_REPLY = 16
+#: Seconds for which nothing is read from one who has said something while the store has too much to do.
+CROWDED = 1.0
 
 
 class ModernRelay:
@@ -126,6 +128,10 @@ class ModernRelay:
 
         What is wrong with it is told, and the connection goes on.
         """
+        pause = self._receive(member, plaintext)
+        return max(pause, CROWDED) if self._store.crowded else pause
+
+    def _receive(self, member: Member, plaintext: bytes) -> float:
         if not self._is_here(member):
             return self._spend(member)  # replaced, or its account deleted, with something still on the way
         common = inner.common(plaintext)
@@ -326,9 +332,15 @@ class ModernRelay:
     def _is_here(self, member: Member) -> bool:
         return self._members.get(member.id) is member
 
+    @property
+    def pause(self) -> float:
+        """Seconds for which nothing is read from whoever was to be read again; 0.0 as a rule."""
+        return CROWDED if self._store.crowded else 0.0
+
     def charge(self, member: Member, cost: float) -> float:
         """What a member has done besides is taken from its sends; gives the seconds for which nothing more is read."""
-        return self._spend(member, cost)
+        pause = self._spend(member, cost)
+        return max(pause, CROWDED) if self._store.crowded else pause
 
     def _spend(self, member: Member, cost: float = 1.0) -> float:
         if self.limits.sends.second == inf:

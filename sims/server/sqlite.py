@@ -6,9 +6,9 @@ or :data:`GROUP` seconds after it began. Only when it is committed are its resul
 A group that fails is done again, each of its requests by itself. Where the disk is full, messages are refused with
 ``UNAVAILABLE`` until there is room again, and what is behind them too (:mod:`sims.server.sqlite_requests`). All else
 that must be written is small; it lives on a reserve, a file that is given up then; once that is used up as well,
-everything waits. So it does while another process has the file to itself; when that goes on for too long, messages are
-refused. What fails for another reason of the disk ends the store: ``failed`` is called, and nothing is answered any
-more.
+everything waits, and the log is emptied meanwhile, which may be what makes room. Everything waits, too, while another
+process has the file to itself; when that goes on for too long, messages are refused until it has let go. What fails for
+another reason of the disk ends the store: ``failed`` is called, and nothing is answered any more.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from typing import Any
 from sims.errors import LocalError
 from sims.server.interfaces import Asked, Done, Kept
 from sims.server.sqlite_file import BUSY, RESERVE, Reserve, checkpoint, is_busy, is_damaged, is_full, open_kept, told
-from sims.server.sqlite_requests import Request, Requests
+from sims.server.sqlite_requests import Request
 from sims.server.sqlite_tables import Tables
+from sims.server.sqlite_upkeep import Upkeep
 
 #: Seconds after which a group is committed though more has come.
 GROUP = 0.005
@@ -37,20 +38,12 @@ GROUP = 0.005
 MOST = 256
 #: Seconds between two looks at what there is to do beside the requests.
 IDLE = 1.0
-#: Seconds from a change to the moment when nothing of what was before it is left in the log.
-CHECKPOINT = 15.0
-#: Seconds between two looks for what has expired; and those when there was more than one look takes.
-EXPIRE, EXPIRE_MORE = 60.0, 0.02
-#: Seconds after which that is tried again, when another process was in the way.
-CHECKPOINT_AGAIN = 1.0
-#: Seconds after which a full disk is tried again.
+#: Seconds after which is seen whether messages can be taken again.
 SHORT = 5.0
 #: Seconds after which something else is, where not even the reserve is left.
 FULL = 0.5
 #: Seconds that SQLite waits for another process at a time, and those between two such times.
 TURN, AGAIN = 1.0, 0.05
-#: Seconds by which the clock of the machine has been set if it is not as far from the other as before.
-SET = 3600.0
 
 #: What is wrong with a request, and not with the database.
 _OURS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
@@ -58,7 +51,7 @@ _OURS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
 Answers = list[tuple[Done[Any], Any]]
 
 
-class SqliteStore(Requests):
+class SqliteStore(Upkeep):
     """As :class:`~sims.server.interfaces.Store`.
 
     :param deliver: called in the store's thread with what is to be called in the others' (``callFromThread``).
@@ -82,25 +75,19 @@ class SqliteStore(Requests):
         wall: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        super().__init__()
-        self.tables = tables
+        super().__init__(
+            tables,
+            deliver=deliver,
+            foreign_change=foreign_change,
+            life=life,
+            reserve=reserve,
+            clock=clock,
+            wall=wall,
+        )
         self._pause = pause
-        self._deliver = deliver
         self._failed = failed
         self._broken = broken
-        self._foreign_change = foreign_change
-        self._life = life
-        self._reserve = reserve
-        self._clock = clock
-        self._wall = wall
-        self._foreign = tables.foreign
-        self._changes = tables.connection.total_changes
-        self._changed: float | None = clock()  # since when something may be left of what was to be forgotten
-        self._checkpoint_at = self._scrub_at = -inf
-        self._expire_at = clock()
-        self._ahead = wall() - clock()
         self._late: float | None = None  # when another process will have been in the way for too long
-        self._short: float | None = None  # since when there is no room for messages
         if reserve is not None and not reserve.take():
             self._short = clock()
 
@@ -144,14 +131,17 @@ class SqliteStore(Requests):
             self._mind_the_clock()
             if not self._group(first):
                 return False
-        with self._later():
-            self.tables.look()
-        self._notice()
-        self._expire()
-        self._checkpoint()
+        self._keep_up()
         if self._short is not None and self._clock() - self._short >= SHORT:
-            self._short = None if self._reserve is None or self._reserve.take() else self._clock()
+            self._short = None if self._is_free() else self._clock()
         return True
+
+    def _is_free(self) -> bool:
+        """Whether messages can be taken again: no other process is in the way, and the reserve is whole."""
+        if self._late is not None:
+            with self._later(), self.tables.transaction():
+                self._late = None
+        return self._late is None and (self._reserve is None or self._reserve.take())
 
     def _group(self, first: Request) -> bool:
         """Do requests, and hand back their results; False when the store is closed."""
@@ -177,7 +167,7 @@ class SqliteStore(Requests):
         else:
             self._late = None
             self._answer(answers)
-        self._taken += sum([len(args[0].inner) for name, args, *_ in requests if name == "keep"])
+        self._taken += sum([request.size for request in requests])
         self._notice()
         if requests[-1].name == "close":
             self._close(requests[-1].done)
@@ -284,7 +274,7 @@ class SqliteStore(Requests):
         return not self._closing and (request.name != "keep" or self._short is None)
 
     def _make_room(self, answers: Answers) -> bool:
-        """Give up the reserve; where that is gone, wait a little: all else waits, too.
+        """Give up the reserve; where that is gone, wait a little, and empty the log: all else waits, too.
 
         :param answers: of what was done before; they are not held back by that.
         :returns: False when the store is to be closed: what cannot be written then is not, and nobody is told it was.
@@ -296,6 +286,8 @@ class SqliteStore(Requests):
         if self._closing:
             return False
         self._pause(FULL)
+        with self._later():
+            checkpoint(self.tables.connection)
         return True
 
     def _fault(self, request: Request, error: Exception, answers: Answers) -> None:
@@ -323,72 +315,6 @@ class SqliteStore(Requests):
             except Exception as error:
                 self._broken(error)
         self.refusals.told = refusals
-
-    def _notice(self) -> None:
-        if self.tables.foreign != self._foreign:
-            self._foreign = self.tables.foreign
-            self._deliver(self._foreign_change)
-        elif self.tables.connection.total_changes == self._changes:
-            return
-        self._changes = self.tables.connection.total_changes
-        if self._changed is None:
-            self._changed = self._clock()
-
-    def _mind_the_clock(self) -> bool:
-        """See whether the clock of the machine was set; False while letters are not dated by what it shows now."""
-        wall = self._wall()
-        by = wall - self._clock() - self._ahead
-        if abs(by) > SET:
-            with self._later():
-                with self.tables.transaction():
-                    self.tables.redate(by, wall)
-                self._ahead += by
-                return True
-            return False
-        self._ahead += by
-        return True
-
-    def _expire(self) -> None:
-        now = self._clock()
-        if now < self._expire_at or not self._mind_the_clock():
-            return
-        more = False
-        with self._later(), self.tables.transaction():
-            wall = self._wall()
-            more = self.tables.expire(wall - self._life, wall)
-        self._expire_at = now + (EXPIRE_MORE if more else EXPIRE)
-        self._notice()
-
-    def _checkpoint(self) -> None:
-        now = self._clock()
-        if self._changed is None or now - self._changed < CHECKPOINT or now < self._checkpoint_at:
-            return
-        self._checkpoint_at = now + CHECKPOINT_AGAIN
-        if self._short is None and now >= self._scrub_at:
-            with self._later():
-                self._scrub()
-        with self._later():
-            waits = self._short is not None or now < self._scrub_at
-            if checkpoint(self.tables.connection) and (waits or not self.tables.stale):
-                self._changed = now if self.tables.stale else None
-
-    def _scrub(self) -> None:
-        """Have the file written anew; for want of room it is not tried again at once, for each time takes up all."""
-        try:
-            self.tables.scrub(inf if self._reserve is None else self._reserve.room())
-        except sqlite3.OperationalError as error:
-            if is_full(error, self._reserve):
-                self._scrub_at = self._clock() + EXPIRE
-            raise
-
-    @contextlib.contextmanager
-    def _later(self) -> Any:
-        """What nobody waits for may fail for want of room, or of a turn: it is tried again."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if not is_full(error, self._reserve) and not is_busy(error):
-                raise
 
     def _close(self, done: Done[None]) -> None:
         with self._later():

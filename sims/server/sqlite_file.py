@@ -141,7 +141,16 @@ def _set_up(database: sqlite3.Connection, path: Path, migrations: Sequence[str],
     if new:
         for version in range(2, len(migrations) + 1):  # of a migration before, too, whose end was a crash
             _copy_before(path, version).unlink(missing_ok=True)
-        checkpoint(database)  # what a crash has left in the log
+        _empty(database)
+
+
+def _empty(database: sqlite3.Connection) -> None:
+    """Work what a crash has left in the log into the file; where there is no room for that, it is for later."""
+    try:
+        checkpoint(database)
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) not in _FULL + _MAYBE_FULL:
+            raise
 
 
 def _migrate(database: sqlite3.Connection, path: Path, migrations: Sequence[str], found: int) -> None:

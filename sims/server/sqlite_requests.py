@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -18,20 +19,24 @@ from sims.server.interfaces import (
     Registered,
 )
 
-#: Bytes of messages that wait to be written before more are refused.
+#: Bytes of what waits to be done before messages are refused; and twice as many before nobody should ask for more.
 MAX_QUEUED = 64 * 1024 * 1024
+#: Bytes that each request counts, beside what it says: what it takes up in memory, generously.
+EACH = 1024
 
 
 class Request(NamedTuple):
     """What is asked for: a method of :class:`Tables`, or ``no_room`` or ``close``.
 
     :ivar told: of a message: how many refusals had been told when it was asked for.
+    :ivar size: bytes that it counts while it waits.
     """
 
     name: str
     args: tuple[Any, ...]
     done: Done[Any]
     told: int = 0
+    size: int = EACH
 
 
 class Refusals:
@@ -45,7 +50,9 @@ class Refusals:
 
     def __init__(self) -> None:
         self.made = self.told = 0
-        self._last: dict[tuple[str, str], int] = {}  # by sender and recipient, in the order of the numbers
+        # By sender and recipient, in the order of the numbers. Not a dict: to find its first, it looks at all that were
+        # deleted before that.
+        self._last: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def __len__(self) -> int:
         """How many senders and recipients there are between whom something may have to be refused."""
@@ -67,11 +74,8 @@ class Refusals:
 
     def _forget(self, told: int) -> None:
         """Forget those that were told before something was asked for, and so before all that comes."""
-        while self._last:
-            oldest = next(iter(self._last))
-            if self._last[oldest] > told:
-                break
-            del self._last[oldest]
+        while self._last and next(iter(self._last.values())) <= told:
+            self._last.popitem(last=False)
 
 
 class Requests:
@@ -84,11 +88,17 @@ class Requests:
         self.refusals = Refusals()
         self._queue: SimpleQueue[Request] = SimpleQueue()
         self._closing = False
-        self._put = self._taken = 0  # bytes of messages; the one is counted here, the other in the thread
+        self._put = self._taken = 0  # bytes of requests; the one is counted here, the other in the thread
 
-    def _ask(self, name: str, done: Done[Any], *args: Any) -> None:
+    @property
+    def crowded(self) -> bool:
+        """As :class:`~sims.server.interfaces.Store` has it."""
+        return self._put - self._taken > 2 * MAX_QUEUED
+
+    def _ask(self, name: str, done: Done[Any], *args: Any, size: int = EACH) -> None:
         if not self._closing:
-            self._queue.put(Request(name, args, done, self.refusals.told))
+            self._put += size
+            self._queue.put(Request(name, args, done, self.refusals.told, size))
 
     def find(self, account: str, done: Done[Account | None]) -> None:
         self._ask("find", done, account)
@@ -118,19 +128,19 @@ class Requests:
         self._ask("bundle", done, owner)
 
     def publish(self, owner: str, bundle: Published, one_time_keys: Sequence[bytes], done: Done[bool]) -> None:
-        self._ask("publish", done, owner, bundle, one_time_keys)
+        size = len(bundle.raw) + sum([len(key) for key in one_time_keys])
+        self._ask("publish", done, owner, bundle, one_time_keys, size=EACH + size)
 
     def take(self, owner: str, fetcher: str, now: int, done: Done[bytes | None]) -> None:
         self._ask("take", done, owner, fetcher, now)
 
     def keep(self, letter: Letter, quota: Quota, now: int, done: Done[Kept]) -> None:
-        size = len(letter.inner)
+        size = EACH + len(letter.inner)
         if self._put + size - self._taken > MAX_QUEUED:
-            self._ask("no_room", done, letter._replace(inner=b""))  # the answer still comes in its turn
-            return
-        self._put += size
-        if not self._closing:
-            self._queue.put(Request("keep", (letter, quota, now), done, self.refusals.told))
+            # The answer still comes in its turn; and until then ``done`` may have what the message says.
+            self._ask("no_room", done, letter._replace(inner=b""), size=size)
+        else:
+            self._ask("keep", done, letter, quota, now, size=size)
 
     def waiting(
         self, owner: str, after: int, most: int, since: float, done: Done[Sequence[tuple[int, Letter]]]

@@ -30,6 +30,8 @@ class LateStore:
     :ivar stored: the store behind it.
     """
 
+    crowded = False
+
     def __init__(self) -> None:
         self.stored = MemoryStore()
         self._asked: deque[tuple[Callable[..., None], tuple[Any, ...], Done[Any]]] = deque()

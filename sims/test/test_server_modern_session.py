@@ -201,7 +201,7 @@ class RekeyTests(ServerTestCase):
 
     def test_messages(self) -> None:
         limits = msgspec.structs.replace(self.limits.told(), rekey_messages=LEAST_MESSAGES)
-        self.patch(Limits, "told", lambda _: limits)
+        self.network.modern.told = limits
         eve = Hand(self.network, "eve").connect()
         for _ in range(PATIENCE * LEAST_MESSAGES):
             if not eve.closed:

@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sims.server import sqlite
 from sims.server.interfaces import Asked, Kept
-from sims.server.sqlite import EXPIRE, SHORT
+from sims.server.sqlite import SHORT
 from sims.server.sqlite_file import BUSY, Reserve
+from sims.server.sqlite_upkeep import EXPIRE
 from sims.test.sqlite_case import SqliteCase
 from sims.test.store_contract import ANN, BOB, DAY, NOW, QUOTA, account, bundle, letter
 
@@ -73,6 +74,21 @@ class HeldUpTests(SqliteCase):
         self.settle()
         self.assertEqual(self.found, [Kept.UNAVAILABLE] * 3 + [account(ANN, "ann")])
         self.assertEqual(self.calls.failed, [])
+
+    def test_for_as_long_as_it_lasts(self) -> None:
+        """From then on each is refused at once, though it is seen again and again whether they can be taken."""
+        self.hold(lambda: None, inf)
+        self.assertIs(self.ask(self.store.keep, letter(1), QUOTA, NOW), Kept.UNAVAILABLE)
+        for number in range(2, 7):
+            self.calls.now += SHORT + 1
+            self.store.turn(0)
+            before = self.calls.now
+            self.assertIs(self.ask(self.store.keep, letter(number), QUOTA, NOW), Kept.UNAVAILABLE)
+            self.assertEqual(self.calls.now, before)
+        self.other.execute("rollback")
+        self.calls.now += SHORT
+        self.store.turn(0)
+        self.assertIs(self.ask(self.store.keep, letter(1), QUOTA, NOW), Kept.STORED)
 
     def test_each_time_is_one_of_its_own(self) -> None:
         """Who was refused once waits again when another takes the file again."""

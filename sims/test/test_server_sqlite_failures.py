@@ -9,9 +9,10 @@ from contextlib import closing
 from math import inf
 from typing import Any
 
+from sims.server import sqlite
 from sims.server.interfaces import Kept, Letter, Registered
 from sims.server.sqlite import SHORT
-from sims.server.sqlite_file import BUSY, open_database
+from sims.server.sqlite_file import BUSY, checkpoint, open_database
 from sims.server.sqlite_requests import MAX_QUEUED
 from sims.server.sqlite_tables import Tables
 from sims.test.sqlite_case import SqliteCase
@@ -187,6 +188,48 @@ class FailureTests(SqliteCase):
         self.assertEqual((len(pauses), len(told)), (3000, 1))
         self.assertEqual(found[1:], [True, published])
         self.assertEqual(self.calls.broken + self.calls.failed, [])
+
+    def test_the_log_makes_room(self) -> None:
+        """Where the reserve is gone, it is emptied: whoever waits goes on then, and what is behind it."""
+        self.ask(self.store.keep, letter(1), QUOTA, NOW)
+        self.failing("commit", sqlite3.SQLITE_FULL)
+        self.patch(self.store._reserve, "give_up", lambda: False)
+
+        def emptied(database: sqlite3.Connection) -> bool:
+            self.store.tables._run = database.execute
+            return checkpoint(database)
+
+        self.patch(sqlite, "checkpoint", emptied)
+        found, done = self.answers()
+        pauses: list[float] = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            self.assertLess(len(pauses), 5)
+
+        self.patch(self.store, "_pause", pause)
+        self.store.acknowledge(BOB, [(ANN, letter(1).mid)], done)
+        self.store.find(ANN, done)
+        self.settle()
+        self.assertEqual((found, pauses), ([None, account(ANN, "ann")], [sqlite.FULL]))
+        self.assertEqual(self.ask(self.store.facts, BOB)["waiting_messages"], 0)
+        self.assertEqual(self.calls.broken + self.calls.failed, [])
+
+    def test_nor_does_the_log(self) -> None:
+        """Where it cannot be emptied either, for want of room or because another process reads, all goes on waiting."""
+        self.failing("commit", sqlite3.SQLITE_FULL, 5)
+        self.patch(self.store._reserve, "give_up", lambda: False)
+        codes = [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY] * 2
+
+        def broken(_: object) -> bool:
+            error = sqlite3.OperationalError("it cannot be")
+            error.sqlite_errorcode = codes.pop()
+            raise error
+
+        self.patch(sqlite, "checkpoint", broken)
+        self.patch(self.store, "_pause", lambda _: None)
+        self.assertTrue(self.ask(self.store.publish, BOB, bundle(1), []))
+        self.assertEqual((codes, self.calls.broken + self.calls.failed), ([], []))
 
     def test_closed_while_there_is_no_room(self) -> None:
         """The end is not held up; what could not be written is not said to be."""

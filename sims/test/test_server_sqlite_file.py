@@ -11,9 +11,10 @@ from pathlib import Path
 
 from sims.errors import Code, LocalError
 from sims.server.interfaces import Kept, Letter
-from sims.server.sqlite import CHECKPOINT, CHECKPOINT_AGAIN, EXPIRE, SqliteStore
+from sims.server.sqlite import SqliteStore
 from sims.server.sqlite_file import APPLICATION, MIGRATIONS, Reserve, open_database
 from sims.server.sqlite_tables import Tables
+from sims.server.sqlite_upkeep import CHECKPOINT, CHECKPOINT_AGAIN, EXPIRE
 from sims.test.sqlite_case import SqliteCase
 from sims.test.store_contract import ANN, BOB, DAY, EVE, NOW, QUOTA, account, bundle, letter
 

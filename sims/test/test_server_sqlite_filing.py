@@ -15,11 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from sims.server import sqlite_mail, sqlite_totals
 from sims.server.interfaces import Kept, Letter, Quota, Store
 from sims.server.memory import MemoryStore
-from sims.server.sqlite import EXPIRE
 from sims.server.sqlite_admin import problems, totals, waiting
 from sims.server.sqlite_file import MIGRATIONS, open_database
 from sims.server.sqlite_people import GONE, masked
 from sims.server.sqlite_tables import Tables
+from sims.server.sqlite_upkeep import EXPIRE
 from sims.test.sqlite_case import Calls, SqliteCase
 from sims.test.store_contract import ANN, BOB, DAY, EVE, NOW, QUOTA, account, letter
 

@@ -6,11 +6,11 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
-from sims.server import sqlite, sqlite_tables
+from sims.server import sqlite_tables, sqlite_upkeep
 from sims.server.interfaces import Kept
-from sims.server.sqlite import CHECKPOINT, CHECKPOINT_AGAIN, EXPIRE
 from sims.server.sqlite_file import checkpoint, open_database
 from sims.server.sqlite_tables import Tables
+from sims.server.sqlite_upkeep import CHECKPOINT, CHECKPOINT_AGAIN, EXPIRE
 from sims.test.sqlite_case import SqliteCase
 from sims.test.store_contract import EVE, NOW, QUOTA, account, letter
 
@@ -117,7 +117,7 @@ class ForgetTests(SqliteCase):
             emptied.append(self.calls.now)
             return checkpoint(database)
 
-        empty = self.patch(sqlite, "checkpoint", counted)
+        empty = self.patch(sqlite_upkeep, "checkpoint", counted)
         self.wait()
         empty.restore()
         self.assertTrue(self.store.tables.stale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sims.server import sqlite_requests
 from sims.server.interfaces import Kept
 from sims.server.sqlite import SHORT
+from sims.server.sqlite_requests import Refusals, Request
 from sims.test.delivery_case import letter
 from sims.test.small_disk import SmallDiskStore
 from sims.test.store_contract import ANN, BOB, EVE, NOW, QUOTA, account
@@ -92,9 +94,10 @@ class RefusalsTests(SynchronousTestCase):
 
     def test_too_much_at_once(self) -> None:
         """Behind what is refused because too much waits, nothing smaller is kept."""
-        large = letter(1, size=100)
-        self.patch(sqlite_requests, "MAX_QUEUED", 100)
-        self.store.keep(large, QUOTA, NOW, partial(self.note, 1))
+        small = self.patch(sqlite_requests, "MAX_QUEUED", sqlite_requests.EACH)
+        self.keep(1)
+        self.store.work()
+        small.restore()
         self.keep(2)
         self.keep(3, src=EVE)
         self.assertEqual(self.results(), {1: Kept.UNAVAILABLE, 2: Kept.UNAVAILABLE, 3: Kept.STORED})
@@ -130,3 +133,22 @@ class RefusalsTests(SynchronousTestCase):
             self.store.settle()
             self.assertEqual(len(self.store.refusals), 1)
         self.assertEqual(self.told, [(number, Kept.UNAVAILABLE) for number in range(100)])
+
+    def test_many(self) -> None:
+        """To forget all of them takes as long as there are many: eight times as many, some eight times as long."""
+        few, many = (min(seconds_to_forget(count) for _ in range(3)) for count in (4_000, 32_000))
+        self.assertLess(many / few, 25)
+
+
+def seconds_to_forget(count: int) -> float:
+    """Seconds of this thread in which so many refusals, to as many recipients, are forgotten at once."""
+    refusals = Refusals()
+    requests = [Request("keep", (letter(1, dst=f"{number:043}"),), print, 0) for number in range(count + 1)]
+    for request in requests[:count]:
+        refusals.add(request)
+    before = time.thread_time()
+    refusals.add(requests[count]._replace(told=count))
+    seconds = time.thread_time() - before
+    if len(refusals) != 1:
+        raise AssertionError(f"{len(refusals)} are left")
+    return seconds
