@@ -295,8 +295,8 @@ class SqliteStore(Upkeep):
         self._deliver(lambda: self._broken(error))
         if request.name == "keep":
             answers.append((request.done, self.refusals.add(request)))
-        elif isinstance(request.done, Asked):
-            failed = request.done.failed
+        else:
+            failed = request.done.failed if isinstance(request.done, Asked) else _nothing
             answers.append((lambda _: failed(), None))
 
     def _answer(self, answers: Answers) -> None:
@@ -310,6 +310,7 @@ class SqliteStore(Upkeep):
         :param refusals: how many are told with these. What is asked for by one of them may be before the next.
         """
         for done, result in answers:
+            self._unanswered -= 1
             try:
                 done(result)
             except Exception as error:
@@ -323,3 +324,7 @@ class SqliteStore(Upkeep):
             checkpoint(self.tables.connection)
         self.tables.connection.close()
         self._answer([(done, None)])
+
+
+def _nothing() -> None:
+    pass

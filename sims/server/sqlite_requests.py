@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sims.server.interfaces import (
     Account,
+    Asked,
     Done,
     Facts,
     Invitation,
@@ -18,6 +20,9 @@ from sims.server.interfaces import (
     Quota,
     Registered,
 )
+from sims.server.sqlite_known import Known
+
+T = TypeVar("T")
 
 #: Bytes of what waits to be done before messages are refused; and twice as many before nobody should ask for more.
 MAX_QUEUED = 64 * 1024 * 1024
@@ -82,10 +87,13 @@ class Requests:
     """The half of the store that others see, but for its beginning.
 
     :ivar refusals: those of messages.
+    :ivar known: what need not be asked for, if there is nothing that was asked for and not answered.
     """
 
     def __init__(self) -> None:
         self.refusals = Refusals()
+        self.known = Known()
+        self._unanswered = 0
         self._queue: SimpleQueue[Request] = SimpleQueue()
         self._closing = False
         self._put = self._taken = 0  # bytes of requests; the one is counted here, the other in the thread
@@ -98,6 +106,7 @@ class Requests:
     def _ask(self, name: str, done: Done[Any], *args: Any, size: int = EACH) -> None:
         if not self._closing:
             self._put += size
+            self._unanswered += 1
             self._queue.put(Request(name, args, done, self.refusals.told, size))
 
     def find(self, account: str, done: Done[Account | None]) -> None:
@@ -110,12 +119,19 @@ class Requests:
         self._ask("register", done, account, invitation)
 
     def connected(self, account: str, epoch: int | None, done: Done[Account | None]) -> None:
-        self._ask("connected", done, account, epoch)
+        found = None if self._unanswered or self._closing else self.known.account(account, epoch)
+        if found is not None:
+            done(found)
+            return
+        self.known.ask_account(account)
+        first = partial(self.known.learn_account, account, epoch=epoch)
+        self._ask("connected", _after(first, done), account, epoch)
 
     def everyone(self, done: Done[Sequence[Account]], most: int | None = None) -> None:
         self._ask("everyone", done, most)
 
     def delete(self, account: str, done: Done[None]) -> None:
+        self.known.forget_account(account)
         self._ask("delete", done, account)
 
     def invite(self, invitation: bytes, done: Done[None], *, uses: int = 1, expires: int | None = None) -> None:
@@ -135,6 +151,7 @@ class Requests:
         self._ask("take", done, owner, fetcher, now)
 
     def keep(self, letter: Letter, quota: Quota, now: int, done: Done[Kept]) -> None:
+        self.known.fill(letter.dst)
         size = EACH + len(letter.inner)
         if self._put + size - self._taken > MAX_QUEUED:
             # The answer still comes in its turn; and until then ``done`` may have what the message says.
@@ -145,7 +162,14 @@ class Requests:
     def waiting(
         self, owner: str, after: int, most: int, since: float, done: Done[Sequence[tuple[int, Letter]]]
     ) -> None:
-        self._ask("waiting", done, owner, after, most, since)
+        if after:
+            self._ask("waiting", done, owner, after, most, since)
+        elif self.known.is_empty(owner) and not self._unanswered and not self._closing:
+            done(())
+        else:
+            self.known.ask_box(owner)
+            first = partial(self.known.learn_box, owner)
+            self._ask("waiting", _after(first, done), owner, after, most, since)
 
     def acknowledge(self, owner: str, letters: Sequence[tuple[str, bytes]], done: Done[None]) -> None:
         self._ask("acknowledge", done, owner, letters)
@@ -159,3 +183,13 @@ class Requests:
     def close(self, done: Done[None]) -> None:
         self._ask("close", done)
         self._closing = True
+
+
+def _after(first: Done[T], done: Done[T]) -> Done[T]:
+    """A ``done`` behind something else that is told the result."""
+
+    def both(result: T) -> None:
+        first(result)
+        done(result)
+
+    return Asked(both, done.failed) if isinstance(done, Asked) else both

@@ -64,10 +64,15 @@ class Upkeep(Requests):
         self._expire()
         self._checkpoint()
 
+    def _changed_by_others(self) -> None:
+        """In the other thread: another process has changed something."""
+        self.known.clear()
+        self._foreign_change()
+
     def _notice(self) -> None:
         if self.tables.foreign != self._foreign:
             self._foreign = self.tables.foreign
-            self._deliver(self._foreign_change)
+            self._deliver(self._changed_by_others)
         elif self.tables.connection.total_changes == self._changes:
             return
         self._changes = self.tables.connection.total_changes
@@ -83,6 +88,7 @@ class Upkeep(Requests):
                 with self.tables.transaction():
                     self.tables.redate(by, wall)
                 self._ahead += by
+                self._deliver(self.known.clear)  # what seemed too old to be given may not be so
                 return True
             return False
         self._ahead += by
