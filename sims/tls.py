@@ -21,12 +21,14 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
+    IConsumer,
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
+    ITCPTransport,
     ITransport,
 )
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -179,6 +181,7 @@ def _server_context(certificate: bytes, key: bytes) -> SSL.Context:
     return context
 
 
+@implementer(ITCPTransport, IConsumer)  # whatever else it is, the TLS above need not say so
 class _Socket:
     """A TCP transport that writes at once, while it has nothing buffered: without another round of the reactor.
 
