@@ -15,10 +15,12 @@ from sims.client.outbox import Outbox
 from sims.client.people import People
 from sims.client.store import Letter
 from sims.client.talks import Talks
-from sims.crypto.content import kind_of
 from sims.errors import Code, SimsError
 
 Ref = str | int | None
+
+#: So many letters of one person are sealed at once.
+MOST_AT_ONCE = 1000
 
 
 class Desk:
@@ -54,6 +56,7 @@ class Desk:
         self.acks: list[bytes] = []
         self.acks_later: list[bytes] = []
         self.refs: dict[int, Ref] = {}
+        self._more: set[str] = set()  # to whom there is more to seal
 
     def __repr__(self) -> str:
         return f"<desk of {self.id}>"
@@ -62,7 +65,7 @@ class Desk:
 
     def forward(self, letter: Letter) -> None:
         """Seal a text, or find out what is missing for that."""
-        if letter.state is not Delivery.QUEUED or letter.inner is not None:
+        if not letter.is_due or letter.inner is not None:
             return
         if not letter.to:
             held = self.people.named(letter.name)
@@ -80,8 +83,11 @@ class Desk:
             self.seal(letter.to)
 
     def seal(self, person: str) -> None:
-        """Seal all that waits for somebody, in order, while there is a session."""
-        for waiting in self.outbox.unsealed(person):
+        """Seal what waits for somebody, in order, while there is a session: up to 1,000, and what is more later."""
+        if person in self._more:
+            return
+        unsealed = self.outbox.unsealed(person)
+        for waiting in unsealed[:MOST_AT_ONCE]:
             if self.talks.needs_bundle(person):
                 self.lookups.want(Key("id", person))  # one before it has failed, and the session with it
                 return
@@ -89,6 +95,15 @@ class Desk:
                 self.talks.say(waiting)
             except SimsError as error:
                 self.fail(waiting, error.code)
+        if len(unsealed) > MOST_AT_ONCE:
+            self._more.add(person)
+
+    def seal_more(self) -> bool:
+        """Go on with what there was too much of; gives whether there still is."""
+        more, self._more = self._more, set()
+        for person in more:
+            self.seal(person)
+        return bool(self._more)
 
     def state(self, letter: Letter, *, text: str | None = None) -> None:
         """Tell how far a text has come."""
@@ -110,9 +125,10 @@ class Desk:
 
     def fail(self, letter: Letter, code: str) -> None:
         """A letter will not be delivered. It is kept until that was told."""
-        # What is said once more has its place by what was said first.
-        once_more = not letter.id and letter.content is not None and kind_of(letter.content) == "text"
-        sealed = letter.content is not None and not once_more
+        if letter.anew and letter.state is Delivery.ACCEPTED and code != EXPIRED:
+            self._sent_again(letter)  # which says nothing of the first
+            return
+        sealed = letter.content is not None
         letter.state, letter.code = Delivery.FAILED, str(code)
         letter.times = {**letter.times, Delivery.FAILED.value: self.now()}
         letter.text = letter.content = letter.inner = None
@@ -139,7 +155,11 @@ class Desk:
 
     def reached(self, letter: Letter, state: Delivery, now: int) -> None:
         """A letter has come further; the recipient says so, or the server."""
-        if letter.state is Delivery.FAILED or letter.state.reaches(state):
+        if letter.state is Delivery.FAILED:
+            return
+        if letter.state.reaches(state):
+            if letter.anew:
+                self._sent_again(letter)
             return
         if letter.state is Delivery.QUEUED and state is not Delivery.ACCEPTED:
             # The recipient's word was quicker than the server's, which it implies.
@@ -148,12 +168,17 @@ class Desk:
             self.state(letter)
         letter.state = state
         letter.times = {**letter.times, state.value: now}
-        letter.inner = None
+        letter.inner, letter.anew = None, False
         letter.accepted = letter.accepted or now
         if state in (Delivery.DELIVERED, Delivery.READ):
             letter.content = None
         self.outbox.note(letter)
         self.state(letter)
+
+    def _sent_again(self, letter: Letter) -> None:
+        """What was sent once more is answered: the letter is as it was before."""
+        letter.inner, letter.anew = None, False
+        self.outbox.note(letter)
 
     # --- conversations ------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ A messenger decides, a :class:`Driver` moves bytes: :class:`~sims.client.connect
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import ClassVar, TypeVar, cast
 
 from twisted.application.internet import backoffPolicy
@@ -119,6 +119,7 @@ class Driver:
 
         :param linger: seconds that the server has to take it.
         """
+        self.flush()
         self._closed = True
         self._wanted = False
         for call in (self._retry, self._tick, self._unsettled):
@@ -244,7 +245,10 @@ class Driver:
             self.pump()
 
     def flush(self) -> None:
-        """Within :meth:`together`: see what has happened until now through."""
+        """Within :meth:`together`, or while an event is told: see what has happened until now through."""
+        if self._pumping:
+            with suppress(LocalError):  # the pump will tell it
+                self._write()
         gathering, self._gathering = self._gathering, False
         self.pump()
         self._gathering = gathering
@@ -255,15 +259,12 @@ class Driver:
             return  # an event's receiver gave a command, which the loop below goes on with; or there is more to come
         self._pumping = True
         when: float | None = None
-        frames, happened = self._messenger.frames, self._messenger.events
+        happened = self._messenger.events
         try:
             while True:
                 if not happened:
                     when = self._messenger.tick()
-                self._messenger.settle()
-                while frames and self._connection is not None:
-                    self._connection.send_frame(frames.popleft())
-                frames.clear()
+                self._write()
                 if not happened:
                     break
                 # Those that are lasting by now, and as many as may be shown once more after a crash. What their
@@ -277,6 +278,13 @@ class Driver:
             self._pumping = False
         self._settled()
         self._schedule_tick(when)
+
+    def _write(self) -> None:
+        """Make lasting what has happened, and write what follows from it."""
+        self._messenger.settle()
+        while (frames := self._messenger.frames) and self._connection is not None:
+            self._connection.send_frame(frames.popleft())
+        frames.clear()
 
     # --- within -------------------------------------------------------------------------------------------------------
 
@@ -335,9 +343,7 @@ class Driver:
         """What has happened cannot be made lasting: nothing that follows from it leaves, is shown, or is added to by
         the server, until it can."""
         self._hold("store")
-        if self._closed:
-            return
-        if self._unsettled is None:
+        if self._unsettled is None and not self._closed:
             delay = min(SETTLE_FIRST * 2**self._unsettled_times, SETTLE_MOST)
             self._unsettled_times += 1
             self._unsettled = self._clock.callLater(delay, self._settle_again)

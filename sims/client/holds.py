@@ -64,20 +64,21 @@ class Holds:
         self._under_way[letter.mid] = letter.to
         self._counts[letter.to] += 1
 
-    def answered(self, mid: bytes) -> None:
-        """The server has answered something, or it will not be written."""
+    def answered(self, mid: bytes) -> bool:
+        """The server has answered something, or it will not be written; gives whether it was a letter."""
         to = self._under_way.pop(mid, None)
         if to is not None:
             self._counts[to] -= 1
             if not self._counts[to]:
                 del self._counts[to]
+        return to is not None
 
     # --- who is held --------------------------------------------------------------------------------------------------
 
     def stop(self, letter: Letter) -> bool:
         """Whether it is not to be written now."""
         hold = self._held.get(letter.to)
-        return hold is not None and hold.until is not None and (hold.texts or not letter.id)
+        return hold is not None and hold.until is not None and (hold.texts or letter.is_quiet)
 
     def refuse(self, letter: Letter, after: float | None = None, *, texts: bool = True) -> None:
         """The server has refused a letter for now. What is refused together is one refusal.

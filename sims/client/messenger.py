@@ -216,10 +216,10 @@ class Messenger(Commands):
         if self._now() - self._tidied >= _DAY:
             self._tidied = self._now()
             self._tidy()
-        read, sent = self._reading.tick(), self._online.tick()
+        read, more, sent = self._reading.tick(), self._desk.seal_more(), self._online.tick()
         if self._ledger.lazy and self._lazy is None:
             self._lazy = self._clock() + LAZY
-        due = (read, sent, self._note_shown, self._lazy)
+        due = (read, self._clock() if more else None, sent, self._note_shown, self._lazy)
         return min((time for time in due if time is not None), default=self._clock() + 60)
 
     def told(self, event: Event) -> None:

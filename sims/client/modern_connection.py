@@ -283,7 +283,6 @@ class Client(Driver):
             self._store.close()
 
         self.messenger.leave()
-        self.flush()
         return super().close(linger).addCallback(shown).addCallback(closed)
 
 

@@ -347,13 +347,13 @@ class Online:
                 raise PeerError(code, _CLOSING[code])
             self._desk.problem(code, "the server refuses something")
             return
-        self._holds.answered(mid)
+        was_letter = self._holds.answered(mid)
         letter = self._desk.outbox.carried_by(mid)
         if letter is not None:
             self._refused(letter, code, after)
             return
-        if self.account.refused(mid, code) or self.publishing.refused(mid, code):
-            return
+        if was_letter or self.account.refused(mid, code) or self.publishing.refused(mid, code):
+            return  # something else carries that letter now, or nothing any more
         key = self._desk.lookups.answered(mid)
         if key is not None:
             self.meeting.no_bundle(key, code, after)
@@ -362,9 +362,9 @@ class Online:
 
     def _refused(self, letter: Letter, code: Code, after: float | None) -> None:
         """The server does not take a letter."""
-        if letter.state is not Delivery.QUEUED:
+        if not letter.is_due:
             return
-        full = code is Code.MAILBOX_FULL and not letter.id
+        full = code is Code.MAILBOX_FULL and letter.is_quiet
         if full or code in _FOR_NOW:
             # What nobody has asked for is not reported as failed, and the other end waits for it.
             held = self._holds.stop(letter)

@@ -31,7 +31,8 @@ class Outbox:
         self._queued: dict[int, Letter] = {}
         self._unsealed: dict[int, Letter] = {}
         self._failed: dict[bytes, Letter] = {}  # by id: it is here only until that was told
-        self._texts = 0  # of those that are queued
+        self._texts: set[int] = set()  # those that the server has not accepted
+        self._others = 0  # of those that are queued
         for letter in self._letters.values():
             self._index(letter)
         self._next = max(self._letters, default=0) + 1
@@ -57,6 +58,13 @@ class Outbox:
         if letter.id:
             self._ledger.said(entry_of(letter))
 
+    def unseal(self, letter: Letter, now: int) -> None:
+        """What carries a letter is of no use any more: it is to be sealed once more."""
+        letter.again += 1
+        letter.times = {**letter.times, "again": now}
+        letter.mid, letter.inner = b"", None
+        self.note(letter)
+
     def drop(self, letter: Letter, *, urgent: bool = True) -> None:
         """A letter is no more."""
         self._unindex(letter)
@@ -75,9 +83,11 @@ class Outbox:
             self._by_mid[letter.mid] = letter
         if letter.id:
             self._by_id[letter.id] = letter
-        if letter.state is Delivery.QUEUED:
+        if letter.is_due:
             self._queued[number] = letter
-            self._texts += bool(letter.id)
+            self._others += not letter.id
+            if letter.id and letter.state is Delivery.QUEUED:
+                self._texts.add(number)
             if letter.inner is None:
                 self._unsealed[number] = letter
 
@@ -90,8 +100,9 @@ class Outbox:
         if self._failed.get(letter.id) is letter:
             del self._failed[letter.id]
         self._unsealed.pop(letter.number, None)
+        self._texts.discard(letter.number)
         if self._queued.pop(letter.number, None) is not None:
-            self._texts -= bool(letter.id)
+            self._others -= not letter.id
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
@@ -112,7 +123,7 @@ class Outbox:
         return [letter for letter in self._letters.values() if letter.id]
 
     def queued(self) -> list[Letter]:
-        """Those that the server has not accepted, in order."""
+        """Those that are to be sent, in order: not accepted by the server, or to be sent once more."""
         return [self._queued[number] for number in sorted(self._queued)]
 
     def waiting(self) -> list[Letter]:
@@ -128,11 +139,10 @@ class Outbox:
         wanted = folded(name)
         return [letter for letter in self.waiting() if not letter.to and folded(letter.name) == wanted]
 
-    def undelivered(self, person: str) -> list[Letter]:
-        """Texts for this id that are sealed, and of which nobody has said that they have come; in order."""
-        texts = (letter for letter in self._letters.values() if letter.id and letter.to == person)
-        sealed = (letter for letter in texts if letter.content is not None)
-        return [one for one in sealed if one.state is Delivery.ACCEPTED or (one.state is Delivery.QUEUED and one.inner)]
+    def undelivered(self, person: str, session: bytes) -> list[Letter]:
+        """Texts for this id that are sealed on another session, and have not come, as far as we know; in order."""
+        texts = (one for one in self._letters.values() if one.id and one.to == person and one.content is not None)
+        return [one for one in texts if one.session != session and one.number not in self._unsealed]
 
     def failed(self) -> list[Letter]:
         """Those of which it is still to be told that they have failed."""
@@ -145,12 +155,12 @@ class Outbox:
     @property
     def texts_queued(self) -> int:
         """How many texts the server has not accepted."""
-        return self._texts
+        return len(self._texts)
 
     @property
     def others_queued(self) -> int:
         """How many other messages it has not accepted."""
-        return len(self._queued) - self._texts
+        return self._others
 
     def expired(self, now: int) -> list[Letter]:
         """Those whose time is over: texts that were never delivered among them."""

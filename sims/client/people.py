@@ -27,6 +27,7 @@ class People:
         self._by_id = {person.id: person for person in known}
         self._by_name = {folded(person.name): person for person in self._by_id.values() if person.name}
         self._changes: list[Person] = []
+        self._begins = {person.id: person for person in self._by_id.values() if person.begins}
 
     def __repr__(self) -> str:
         return f"<{len(self._by_id)} people>"
@@ -81,14 +82,26 @@ class People:
             person.heard = now
             self._ledger.person(person)
 
-    def begins_anew(self, person_id: str, now: int) -> bool:
-        """What somebody says begins anew; False, if it did so within the last hour, too: once is enough for that."""
-        person = self.meet(person_id)
-        if 0 <= now - person.anew < ANEW_EVERY:
-            return False
-        person.anew = now
+    def begins_anew(self, person_id: str, session: bytes) -> None:
+        """What somebody says begins anew, on this session; :meth:`begun` says when that is to be told."""
+        person = self._begins[person_id] = self.meet(person_id)
+        person.begins = session
         self._ledger.person(person)
-        return True
+
+    def begun(self, now: int) -> list[str]:
+        """The ids of those of whom it is to be told now that they begin anew: once an hour."""
+        return [key for key, one in self._begins.items() if _wait(one, now) <= 0]
+
+    def begun_in(self, now: int) -> int | None:
+        """In how many seconds it is to be told of the next one."""
+        return min((_wait(one, now) for one in self._begins.values()), default=None)
+
+    def told_anew(self, person_id: str, now: int) -> bytes:
+        """It is told that somebody begins anew; gives the session that it was on."""
+        person = self._begins.pop(person_id)
+        session, person.begins, person.anew = person.begins, b"", now
+        self._ledger.person(person)
+        return session
 
     def recipient(self, to: str, server: str) -> tuple[str, str]:
         """Whom a command means: (id, name), of which one may be empty.
@@ -193,9 +206,16 @@ class People:
     def forget(self, person: Person) -> None:
         """A stranger is known no more."""
         self._by_id.pop(person.id, None)
+        self._begins.pop(person.id, None)
         if person.name and self._by_name.get(folded(person.name)) is person:
             del self._by_name[folded(person.name)]
         self._ledger.no_person(person.id)
+
+
+def _wait(person: Person, now: int) -> int:
+    """How many seconds it is not told yet that somebody begins anew; 0 where the clock was turned back."""
+    since = now - person.anew
+    return ANEW_EVERY - since if 0 <= since < ANEW_EVERY else 0
 
 
 def _last(person: Person) -> int:

@@ -13,7 +13,7 @@ from sims.client.events import Delivery
 from sims.client.history import CAME, UNREADABLE, Entry
 from sims.client.lookups import Key
 from sims.client.naming import Naming
-from sims.client.store import Arrived, Letter
+from sims.client.store import Arrived
 from sims.crypto.content import MAX_RECEIPT, Arrival, Disconnect, Place, Receipt, Text, Unreadable
 from sims.errors import Code, LocalError, SimsError
 from sims.inner import ClientCom, ClientConnect
@@ -22,7 +22,7 @@ from sims.inner import ClientCom, ClientConnect
 GATHER = 0.2
 
 
-#: A text that its recipient cannot read is sent again so many times.
+#: A text that its recipient cannot read, or has lost, is sent again so many times.
 MOST_AGAIN = 20
 
 
@@ -70,7 +70,13 @@ class Reading:
         """Do what is due; gives when to be called again."""
         if self._receipts_due is not None and self._receipts_due <= self._clock():
             self.send_receipts()
-        times = (self.naming.tick(), self._receipts_due)
+        now = self._now()
+        for person in self._desk.people.begun(now):
+            self.naming.show(events.Anew(peer=self._desk.people.contact(person)))
+            self._send_again(person)
+            self._forward(person)
+        wait = self._desk.people.begun_in(now)
+        times = (self.naming.tick(), self._receipts_due, None if wait is None else self._clock() + wait)
         return min((time for time in times if time is not None), default=None)
 
     # --- what comes ---------------------------------------------------------------------------------------------------
@@ -108,7 +114,9 @@ class Reading:
                 self.naming.show(begun)
                 self.may_send(sender)
         waits = bool(desk.outbox.unsealed(sender))
-        anew = arrived.anew and desk.people.begins_anew(sender, self._now())
+        if arrived.anew:
+            desk.people.begins_anew(sender, arrived.session)
+        anew = arrived.anew and sender in desk.people.begun(self._now())
         if anew:
             self.naming.show(events.Anew(peer=desk.people.contact(sender)))
         for act in arrived.settled:
@@ -116,14 +124,15 @@ class Reading:
         for act in arrived.acts:
             self._act(sender, act, arrived.session, message.mid)
         if anew:
-            self._send_again(sender, arrived.session)
+            self._send_again(sender)
         if arrived.due is not None:
-            desk.talks.answer(sender, arrived.session)
+            desk.talks.answer(sender, arrived.session)  # before anything is sealed, as that would carry the phase
         if arrived.confirmed:
-            desk.seal(sender)  # what waited for a session can go now
+            self._forward(sender)
         receipts = all(isinstance(act.content, Receipt) for act in arrived.acts)
-        if receipts and was_open and was_confirmed and arrived.due is None and not waits and not arrived.settled:
-            # Nobody waits for it. Until it is committed, it is not acknowledged.
+        more = waits or arrived.due is not None or arrived.settled or arrived.anew
+        if receipts and was_open and was_confirmed and not more:
+            # Nobody waits for it, and nothing leaves for it. Until it is committed, it is not acknowledged.
             self._ledger.urgent, self._ledger.lazy = urgent, True
             desk.acks_later.append(desk.acks.pop())
 
@@ -136,7 +145,7 @@ class Reading:
                 state = Delivery.READ if act.content.state == "read" else Delivery.DELIVERED
                 for number in act.content.ids:
                     letter = desk.outbox.text(number)
-                    if letter is not None and letter.to == sender and letter.mid:
+                    if letter is not None and letter.to == sender and letter.text is None:
                         desk.reached(letter, state, self._now())
             case Disconnect():
                 self.naming.show(events.Disconnected(peer=desk.people.contact(sender)))
@@ -144,25 +153,27 @@ class Reading:
                 letter = desk.outbox.carried_by(act.content.ref)
                 asked = letter is not None and letter.to == sender and letter.content is not None
                 if letter is not None and asked and letter.again < MOST_AGAIN:
-                    letter.again += 1
-                    letter.state, letter.inner = Delivery.QUEUED, None
-                    letter.times = {**letter.times, "again": self._now()}
-                    desk.outbox.note(letter)
+                    letter.state, letter.anew = Delivery.QUEUED, False
+                    desk.outbox.unseal(letter, self._now())
                     if letter.id:
                         contact = desk.people.contact(sender)
                         desk.events.append(events.NotRead(to=contact, id=letter.id.hex(), again=letter.again))
-                    desk.forward(letter)
 
-    def _send_again(self, sender: str, session: bytes) -> None:
+    def _send_again(self, sender: str) -> None:
         """Somebody's store is another: what was sealed for that of before, and has not come, is sealed for this one.
 
-        They could ask for one of these an hour only. Each goes in a letter of its own, which nobody is told of: what
-        becomes of the first one is not for it to say. What has come twice is shown once, by its id.
+        They could ask for one of these an hour only. What has come twice is shown once, by its id.
         """
-        outbox = self._desk.outbox
-        undelivered = [letter for letter in outbox.undelivered(sender) if letter.session != session]
-        again = [outbox.add(Letter(number=0, to=sender, content=one.content, time=self._now())) for one in undelivered]
-        for letter in again:
+        now, outbox = self._now(), self._desk.outbox
+        session = self._desk.people.told_anew(sender, now)
+        for letter in outbox.undelivered(sender, session):
+            if letter.again < MOST_AGAIN:
+                letter.anew = True
+                outbox.unseal(letter, now)
+
+    def _forward(self, sender: str) -> None:
+        """What waits to be sealed for somebody can go now, in order."""
+        for letter in self._desk.outbox.unsealed(sender):
             self._desk.forward(letter)
 
     def _text(self, sender: str, act: Arrival, text: Text, session: bytes, mid: bytes) -> None:

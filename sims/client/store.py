@@ -34,7 +34,8 @@ class Letter(Struct, kw_only=True):
     :ivar mid: of the message that carries it, 16 random bytes.
     :ivar inner: that message; None once the server has accepted it.
     :ivar session: the th1 of the session that it was sealed on.
-    :ivar again: how many times its recipient could not read it, and it was sealed once more.
+    :ivar again: how many times it was to be sealed once more: its recipient could not read it, or began anew.
+    :ivar anew: whether it is sent once more as its recipient begins anew. Its state says how far it came before.
     :ivar time: when it was asked for, Unix seconds; ``accepted`` when the server had it.
     :ivar times: when it came into each further state, Unix seconds.
     :ivar code: why it failed; kept until that was told.
@@ -51,6 +52,7 @@ class Letter(Struct, kw_only=True):
     session: bytes = b""
     state: Delivery = Delivery.QUEUED
     again: int = 0
+    anew: bool = False
     time: int = 0
     accepted: int = 0
     times: dict[str, int] = {}
@@ -58,6 +60,16 @@ class Letter(Struct, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<letter {self.number} {self.state}>"
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be sealed, or sent."""
+        return self.state is Delivery.QUEUED or self.anew
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody has asked for it to be sent: no text, or one that was sent before."""
+        return not self.id or self.anew
 
 
 class Arrived(Struct, kw_only=True):
@@ -101,7 +113,8 @@ class Person(Struct, kw_only=True):
     :ivar ours: whether we wanted to know them: a stranger otherwise, who is forgotten after a while.
     :ivar renewed: whether we have ended our sessions with them, and they do not know.
     :ivar heard: when something of them was last read, Unix seconds.
-    :ivar anew: when what they say last began anew, Unix seconds.
+    :ivar anew: when it was last told that what they say begins anew, Unix seconds.
+    :ivar begins: the th1 of the session on which it began anew, while that is still to be told.
     """
 
     id: str
@@ -119,6 +132,7 @@ class Person(Struct, kw_only=True):
     renewed: bool = False
     heard: int = 0
     anew: int = 0
+    begins: bytes = b""
 
     def __repr__(self) -> str:
         return f"<person {self.id}>"

@@ -12,7 +12,6 @@ import msgspec
 from msgspec import UNSET
 
 from sims import inner
-from sims.client.events import Delivery
 from sims.client.ledger import Ledger
 from sims.client.outbox import Outbox
 from sims.client.store import Letter
@@ -238,7 +237,6 @@ class Talks:
                 self._outbox.drop(letter)
             raise
         self._keep(changed)
-        letter.state = Delivery.QUEUED
         letter.text = None
         letter.mid = self._entropy.octets(_MID_SIZE)
         letter.content = content

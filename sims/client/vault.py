@@ -89,7 +89,8 @@ class Vault:
             forget_drafts(folder)
             crashed = os.path.lexists(f"{self._path}-wal")
             locked = locked or isinstance(passphrase, str)
-            key = read_key(folder, ask, new=not self._path.exists(), locked=locked)
+            new = not self._path.exists() or not self._path.stat().st_size
+            key = read_key(folder, ask, new=new, locked=locked)
             with told(self._path):
                 # Whoever makes the file first says who may read it.
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -48,7 +48,7 @@ def of_ours(entry: Entry, waits: str) -> str:
         said.append("they have not said yet that it has come; the server keeps it for them")
     if "again" in times:
         count = "once" if entry.again == 1 else f"{entry.again} times"
-        said.append(f"could not be read there, and was sent again {count}, last at {clock(times['again'])}")
+        said.append(f"could not be read or was lost there, and was sent again {count}, last at {clock(times['again'])}")
     if Delivery.DELIVERED.value in times:
         said.append(f"delivered at {clock(times[Delivery.DELIVERED.value])}")
     if Delivery.READ.value in times:

@@ -187,7 +187,8 @@ class Arrival(NamedTuple):
         session brought.
     :ivar confirmed: whether its session is: until then somebody else may have written it.
     :ivar shown: true for a text that came unconfirmed, was handed over then, and is confirmed now.
-    :ivar anew: true for the first that counts of a stream, where another stream of the peer's was heard before.
+    :ivar anew: true for the first of a stream, on a confirmed session, where another stream of the peer's was heard
+        before; of what was held, :meth:`Order.begins_anew` says it.
     """
 
     content: Said
@@ -277,8 +278,14 @@ class Order:
             return Arrival(said, content, self._hold(session, said, content), False)
         if session in self._held:
             raise LocalError(Code.INTERNAL, "a session that was confirmed, but not to the order of its contents")
-        anew = self._is_anew(said)
+        anew = bool(self._streams) and said.stream not in self._streams
         return Arrival(said, content, self._count(said, content), True, anew=anew)
+
+    def begins_anew(self, session: bytes) -> bool:
+        """Whether a stream that was never heard will count once this session is confirmed, where another was heard."""
+        held = self._held.get(session, Held(session=session))
+        streams = {end.stream for end in held.ends} | {kept.stream for kept in held.contents}
+        return bool(self._streams) and not streams <= self._streams.keys()
 
     def confirm(self, session: bytes) -> list[Arrival]:
         """A session was confirmed: what was held of it counts from now on, and is given to be acted on.
@@ -287,17 +294,14 @@ class Order:
         """
         self._tentative.pop(session, None)
         held = self._held.pop(session, Held(session=session))
-        anew = bool(self._streams) and any(end.stream not in self._streams for end in held.ends)
         for end in held.ends:
             before = self._counted(end.stream)
             self._put(before, further(before, end))
         found = []
         for kept in held.contents:
             said = decode(kept.data)
-            anew = anew or self._is_anew(said)
             place = self._count(said, kept.data)
-            found.append(Arrival(said, kept.data, place, True, shown=isinstance(said, Text), anew=anew))
-            anew = False
+            found.append(Arrival(said, kept.data, place, True, shown=isinstance(said, Text)))
         return found
 
     def drop(self, session: bytes) -> None:
@@ -318,9 +322,6 @@ class Order:
         if place is not Place.DOUBLED:
             self._put(before, after)
         return place
-
-    def _is_anew(self, said: Said) -> bool:
-        return bool(self._streams) and said.stream not in self._streams
 
     def _counted(self, stream: bytes) -> Stream:
         return self._streams.get(stream) or Stream(stream=stream)

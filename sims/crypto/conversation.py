@@ -346,6 +346,7 @@ class Conversation:
         """What came was opened."""
         session, opened, dropped = came
         self._dropped(dropped)
+        anew = opened.confirmed and self._order.begins_anew(session)
         arrivals = self._order.confirm(session) if opened.confirmed else []
         if opened.content is not None:
             arrivals.append(self._order.receive(session, opened.content, confirmed=opened.confirmed))
@@ -363,7 +364,7 @@ class Conversation:
             confirmed=opened.confirmed,
             acts=tuple(arrival for arrival in arrivals if arrival.act),
             settled=tuple(arrival for arrival in arrivals if arrival.shown),
-            anew=any(arrival.anew for arrival in arrivals),
+            anew=anew or any(arrival.anew for arrival in arrivals),
             late=opened.late,
             dropped=dropped,
         )

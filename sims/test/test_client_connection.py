@@ -316,6 +316,35 @@ class ConnectTests(ClientTestCase):
         self.assertEqual(len(self.successResultOf(listed)), 2)
         self.leave()
 
+    def test_asked_for_and_left_at_once(self) -> None:
+        """What is asked for right before it leaves is still sent: by who waited to be connected, or for an answer."""
+        frames: list[tuple[bool, int]] = []
+        send = driver_connection.Connection.send_frame
+
+        def sending(connection: driver_connection.Connection, frame: bytes) -> None:
+            if connection._client is self.client:
+                frames.append((connection.finished, len(frame)))
+            send(connection, frame)
+
+        def leave(_: object) -> Deferred[None]:
+            self.client.act(lambda messenger: messenger.list("x"))
+            return self.client.close()
+
+        self.patch(driver_connection.Connection, "send_frame", sending)
+        connected = self.client.connect()
+        self.network.settle()
+        self.successResultOf(connected)
+        before = len(frames)
+        left = self.client.list().addCallback(leave)
+        self.network.settle()
+        self.successResultOf(left)
+        self.assertEqual([finished for finished, _ in frames[before:]], [False, False])
+        frames.clear()
+        left = self.client.connect().addCallback(leave)
+        self.network.settle()
+        self.successResultOf(left)
+        self.assertEqual([finished for finished, _ in frames], [False] * 3, "two of the handshake, and the question")
+
     def test_start_while_closing(self) -> None:
         """A client that is started before it has left connects anew when it has."""
         self.connect()

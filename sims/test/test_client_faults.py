@@ -6,11 +6,9 @@ from sims import inner
 from sims.client import asking, events
 from sims.client import ledger as ledgers
 from sims.client.events import Delivery
-from sims.crypto.content import kind_of
-from sims.errors import Code
 from sims.server.limits import Mailbox
 from sims.test.modern_network import Hand, mid_of
-from sims.test.modern_world import LIFTED, FragileStore, User, World, WorldTestCase, refusal
+from sims.test.modern_world import LIFTED, FragileStore, User, World, WorldTestCase
 
 TO_BOB = ["a0", "a1", "a2"]
 TO_ANN = ["b0", "b1"]
@@ -252,62 +250,12 @@ class UnreadableTests(WorldTestCase):
         self.world.run_for(1)
         self.assertEqual(self.ann.delivered(), 4)
         self.assertEqual([told.peer.name for told in self.ann.all(events.Anew)], ["bob"])
+        letters = [letter.again for letter in self.ann.messenger._desk.outbox.texts()[1:]]
+        self.assertEqual(letters, [1, 1, 1], "one was asked for, and the others had gone the same way")
         self.bob.restart()
         self.world.run_for(3 * asking.ASK_EVERY)
         self.assertEqual(self.bob.texts()[1:], TO_BOB)
         self.assertEqual((len(self.ann.all(events.NotRead)), self.ann.delivered()), (1, 4))
-
-    def test_what_is_sent_again_says_nothing_of_the_first(self) -> None:
-        """Whatever becomes of it: the text was accepted, and comes; nobody is told that it has failed."""
-        self.talk(self.ann, self.bob)
-        refused: list[bytes] = []
-        over = False
-
-        def full(src: str, message: inner.FromClient) -> inner.Error | bool:
-            if over:
-                return False
-            if src == self.bob.id and isinstance(message, inner.ClientCom | inner.ClientConnect) and refused:
-                return True  # his receipts are not out yet
-            if src == self.ann.id and self.ann.all(events.Anew) and isinstance(message, inner.ClientCom):
-                refused.append(message.mid)
-                return refusal(message.mid, Code.MAILBOX_FULL)
-            return False
-
-        self.world.intercept(full)
-        self.bob.messenger._desk.renew(self.ann.id)
-        self.bob.send("ann", "one")
-        for number in range(3):
-            self.ann.send("bob", f"t{number}", f"r{number}")
-        self.world.run_for(2)
-        self.assertGreater(len(refused), 0)
-        desk = self.ann.messenger._desk
-        again = [one for one in desk.outbox.queued() if not one.id and one.content and kind_of(one.content) == "text"]
-        desk.fail(again[0], Code.POLICY)
-        over = True
-        self.bob.cut()
-        self.world.run_for(400)
-        for number in range(3):
-            self.assertEqual(self.ann.states(f"r{number}"), ["queued", "accepted", "delivered"])
-        self.assertEqual(self.bob.texts()[-3:], ["t0", "t1", "t2"])
-        self.ann.send("bob", "after")
-        self.world.run_for(5)
-        self.assertEqual(self.bob.texts()[-1], "after")
-        self.assertEqual((len(self.ann.all(events.Anew)), len(self.bob.all(events.Anew))), (1, 0))
-
-    def test_who_begins_anew_again_and_again(self) -> None:
-        """Once an hour it is told, and makes us send again."""
-        self.talk(self.ann, self.bob)
-        for number in range(5):
-            self.bob.messenger._desk.renew(self.ann.id)
-            self.bob.send("ann", str(number))
-            self.world.run_for(5)
-        self.assertEqual(len(self.ann.all(events.Anew)), 1)
-        self.world.run_for(3600)
-        self.bob.messenger._desk.renew(self.ann.id)
-        self.bob.send("ann", "later")
-        self.world.run_for(5)
-        self.assertEqual(len(self.ann.all(events.Anew)), 2)
-        self.assertEqual(self.ann.texts()[-1], "later")
 
     def test_what_has_arrived_is_not_sent_again(self) -> None:
         """A peer that asks for what it has acknowledged, or asks twice, or for what is somebody else's."""

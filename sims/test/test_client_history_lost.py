@@ -55,7 +55,7 @@ class UnreadableTests(HistoryTestCase):
             self.assertIn("asked for it again", why.text)
             why = self.why(self.ann, not_read.id)
             self.assertEqual((why.state, [*why.times]), ("delivered", ["queued", "accepted", "again", "delivered"]))
-            self.assertIn("could not be read there, and was sent again once", why.text)
+            self.assertIn("could not be read or was lost there, and was sent again once", why.text)
             kept = self.history(self.bob, "ann")
             self.assertEqual([message.state for message in kept], ["came", "unreadable", "came"])
 

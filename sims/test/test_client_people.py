@@ -94,6 +94,22 @@ class PeopleTests(SynchronousTestCase):
         self.people.accept(bob)
         self.assertEqual((self.people.named("eve"), self.people.named("bob")), (None, eve))
 
+    def test_who_begins_anew(self) -> None:
+        """Is told of once an hour, by a clock that may be turned back, and no more once they are forgotten."""
+        people, now = self.people, 1_000_000
+        people.begins_anew(BOB.id, b"one")
+        self.assertEqual((people.begun(now), people.told_anew(BOB.id, now)), ([BOB.id], b"one"))
+        self.assertEqual((people.begun(now), people.begun_in(now)), ([], None))
+        people.begins_anew(BOB.id, b"two")
+        people.begins_anew(BOB.id, b"three")
+        self.assertEqual((people.begun(now + 3599), people.begun_in(now + 3599)), ([], 1))
+        self.assertEqual((people.begun(now + 3600), people.begun(now - 1)), ([BOB.id], [BOB.id]))
+        again = People(people.all(), Ledger(MemoryStore()))
+        self.assertEqual((again.begun(now + 3600), again.told_anew(BOB.id, now + 3600)), ([BOB.id], b"three"))
+        people.begins_anew(BOB.id, b"four")
+        people.forget(people.meet(BOB.id))
+        self.assertEqual(people.begun(now + 9999), [])
+
     def test_links(self) -> None:
         """They verify, and name whoever has no name; one to another server's people is refused."""
         self.assertEqual(self.people.recipient(self.link("bob", BOB.id), SERVER), (BOB.id, ""))

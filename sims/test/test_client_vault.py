@@ -24,8 +24,9 @@ MID = bytes(range(16))
 
 def change(number: int = 1) -> Change:
     """Some of everything."""
-    person = Person(id=f"person {number}", name="bob", verified=True, asks=(MID,), heard=3)
+    person = Person(id=f"person {number}", name="bob", verified=True, asks=(MID,), heard=3, begins=MID)
     letter = Letter(number=number, to="x", id=MID, text=SECRET.decode(), state=Delivery.ACCEPTED, content=SECRET)
+    letter.anew = True
     arrived = Arrived(number=number, sender="x", id=MID, session=b"s", text=SECRET.decode(), order="gap")
     return Change(
         values={"identity": SECRET, "name": b"ann"},

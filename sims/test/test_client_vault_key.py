@@ -155,20 +155,24 @@ class LockTests(VaultCase):
         self.assertIsNotNone(read_lock(new))
 
     def test_a_first_start_that_was_cut_off(self) -> None:
-        """Before the vault was there, without a passphrase: the next one locks the key, and nothing is left of it."""
-        self.folder = self.new_folder()
-        self.key = self.folder / "vault.key"
-        vault_key.write_key(self.key, b"k" * 32, None)
-        with open(self.key, "rb") as before:
-            vault = Vault(self.folder, WORDS)
-            vault.commit(Change(values={"name": b"ann"}))
-            vault.close()
-            self.assertEqual(before.read(), bytes(32))
-        self.assertIsNotNone(read_lock(self.folder))
-        self.opens(WORDS)
-        self.refused(None, Code.NOT_AUTHENTICATED, "needs its passphrase")
-        self.change(WORDS, "other words")
-        self.opens("other words")
+        """Before the vault was there, or while it was empty, without a passphrase: the next one locks the key, and
+        nothing is left of it."""
+        for empty in (False, True):
+            self.folder = self.new_folder()
+            self.key = self.folder / "vault.key"
+            vault_key.write_key(self.key, b"k" * 32, None)
+            if empty:
+                (self.folder / "vault").touch(0o600)
+            with open(self.key, "rb") as before:
+                vault = Vault(self.folder, WORDS)
+                vault.commit(Change(values={"name": b"ann"}))
+                vault.close()
+                self.assertEqual(before.read(), bytes(32))
+            self.assertIsNotNone(read_lock(self.folder))
+            self.opens(WORDS)
+            self.refused(None, Code.NOT_AUTHENTICATED, "needs its passphrase")
+            self.change(WORDS, "other words")
+            self.opens("other words")
 
     def test_who_is_asked(self) -> None:
         """For a new vault, with nothing; for one that is there, with its lock."""

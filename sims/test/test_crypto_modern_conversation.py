@@ -90,6 +90,30 @@ class Held(Case):
         self.relay.settle()
         self.assertEqual(self.bob.receipts, [b"i" * 16])
 
+    def test_what_begins_anew_shows_when_it_counts(self) -> None:
+        """Be it that the text which came on it was deleted, and that nothing but a phase confirms it; only where there
+        was another stream before."""
+        for first, emptied in ((True, False), (True, True), (False, False), (False, True)):
+            self.setUp()
+            if not first:
+                self.meet()
+                self.alice.conversation.restored(self.alice.entropy)
+            arrived = self.held()
+            self.assertEqual((arrived.confirmed, arrived.anew), (False, False))
+            self.alice.say("on the same", arrived.session)
+            self.assertFalse(self.next(self.bob).anew)
+            if emptied:
+                self.bob.conversation.empty()
+            self.bob.conversation = Conversation.load(self.bob.identity, self.bob.conversation.dump())
+            self.bob.transmit(None, arrived.session)
+            self.next(self.alice)
+            self.alice.transmit(None, arrived.session)
+            arrived = self.next(self.bob)
+            texts = 0 if emptied else 2
+            self.assertEqual((arrived.confirmed, arrived.anew, len(arrived.settled)), (True, not first, texts))
+            self.alice.say("more")
+            self.assertFalse(self.next(self.bob).anew)
+
     def test_a_session_that_goes_takes_along_what_was_held_of_it(self) -> None:
         for _ in range(MAX_OTHERS):
             self.alice.say("one", self.alice.begin())
