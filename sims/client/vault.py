@@ -5,27 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import sqlcipher3  # type: ignore[import-untyped]
-from msgspec import Struct
 from msgspec.structs import replace
 
-from sims.client import vault_history
+from sims.client import vault_history, vault_pending
 from sims.client.files import LOCK, hold
 from sims.client.history import Entry, Wanted
 from sims.client.passphrase import Passphrase
 from sims.client.store import UNREAD, Arrived, Change, Letter, Person, Saved
 from sims.client.vault_copied import start_anew
 from sims.client.vault_key import VAULT, Ask, Secret, finish_restore, forget_drafts, read_key
+from sims.client.vault_pending import Pending, Row
 from sims.client.vault_schema import KEEP_COPY, MIGRATIONS, forget_copies, migrate, version
 from sims.crypto.primitives import ModernEntropy, SystemEntropy
 from sims.errors import Code, LocalError
-
-K = TypeVar("K")
 
 #: Facts that are not among the values: where the vault stood; when all of it was checked last, Unix seconds.
 PLACE, CHECKED = "vault.place", "vault.checked"
@@ -43,7 +41,6 @@ delete from seen where sender = ? and number in
     (select number from seen where sender = ? order by time desc, number limit -1 offset ?)
 """
 
-_encoder = msgspec.msgpack.Encoder()
 _person = msgspec.msgpack.Decoder(Person)
 _letter = msgspec.msgpack.Decoder(Letter)
 _arrived = msgspec.msgpack.Decoder(Arrived)
@@ -80,6 +77,7 @@ class Vault:
         self._stands = False
         self._unindexed = 0
         self._has_unread = False
+        self._pending = Pending()
         self._checked = b""
         self._now = now
         ask = _asker(passphrase)
@@ -100,6 +98,8 @@ class Vault:
                 self._database.execute("pragma secure_delete = on")
                 self._check(crashed=crashed)
                 migrate(self._database, self._path, now=now)
+                self._pending.load(self._database)
+                self._settle()
                 self._has_unread = self._find_unread()
                 self._unindexed = vault_history.unindexed(self._database)
                 self._see_where_it_stands(entropy or SystemEntropy())
@@ -144,11 +144,11 @@ class Vault:
         what the system says of when that was cannot be copied. Whatever ends the process in between, a vault that has
         stayed where it was is not taken for a copy.
         """
-        self.commit(replace(change, values={**change.values, CHECKED: self._checked, PLACE: self._place(moving=True)}))
+        self._commit(replace(change, values={**change.values, CHECKED: self._checked, PLACE: self._place(moving=True)}))
         if self._lock is not None:
             os.utime(self._lock)
             os.fsync(self._lock)
-        self.commit(Change(values={PLACE: self._place()}))
+        self._commit(Change(values={PLACE: self._place()}))
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -166,7 +166,7 @@ class Vault:
         run = self._database.execute
         with told(self._path):
             return Saved(
-                values=self.values(),
+                values=self.values(),  # behind which nothing is put off
                 people={key: _person.decode(value) for key, value in run("select id, person from people")},
                 conversations=dict(run("select id, state from conversations")),
                 letters={number: _letter.decode(value) for number, value in run("select number, letter from letters")},
@@ -179,6 +179,7 @@ class Vault:
         :raises LocalError: ``unavailable``: they cannot be read.
         """
         with told(self._path):
+            self._settle()
             run = self._database.execute
             return dict(run("select name, value from facts where name not in (?, ?)", (PLACE, CHECKED)))
 
@@ -190,6 +191,8 @@ class Vault:
         """As :meth:`Store.has_seen`."""
         if sender == UNREAD and not self._has_unread:
             return False  # as nearly always
+        if self._pending.has_seen(sender, number):
+            return True
         with told(self._path):
             found = self._database.execute("select 1 from seen where sender = ? and number = ?", (sender, number))
             return found.fetchone() is not None
@@ -197,9 +200,26 @@ class Vault:
     def history(self, wanted: Wanted) -> list[Entry]:
         """As :meth:`Store.history`."""
         with told(self._path):
-            if wanted.words:
-                self._index()
+            if wanted.ids is not None and not self._pending.has_said(wanted.ids):
+                return vault_history.find(self._database, wanted)
+            try:
+                self._settle()
+                if wanted.words:
+                    self._index()
+            except sqlcipher3.Error:  # the disk is full: as it would be, without writing it
+                return self._find_as_if(wanted)
             return vault_history.find(self._database, wanted)
+
+    def _find_as_if(self, wanted: Wanted) -> list[Entry]:
+        self._database.execute("begin")
+        try:
+            self._pending.put(self._database)
+            if wanted.words:
+                vault_history.index(self._database)
+            return vault_history.find(self._database, wanted)
+        finally:
+            if self._database.in_transaction:
+                self._database.execute("rollback")
 
     def _index(self) -> None:
         if self._unindexed:
@@ -208,32 +228,57 @@ class Vault:
                 vault_history.index(self._database)
             self._unindexed = 0
 
+    def _settle(self) -> None:
+        """Put what is put off into the tables."""
+        if self._pending:
+            with self._transaction():
+                self._dirty = True
+                new = self._pending.put(self._database)
+            self._is_settled(new)
+
+    def _is_settled(self, new: int) -> None:
+        self._pending.clear()
+        self._unindexed += new
+        if self._unindexed >= MOST_UNINDEXED:
+            with contextlib.suppress(sqlcipher3.Error):  # the disk is full: another time
+                self._index()
+
     def commit(self, change: Change) -> None:
         """As :meth:`Store.commit`."""
+        row = Row.of(change)
+        dumped = row.dump()
+        deletes = change.unseen or change.crowded or change.deleted
+        if deletes or self._pending.is_full or len(dumped) > vault_pending.LARGE:
+            self._commit(change)
+            return
         with told(self._path), self._transaction():
             self._dirty = True
-            self._put("facts", "name", "value", change.values)
-            self._put("people", "id", "person", _encoded(change.people))
-            self._put("conversations", "id", "state", change.conversations)
-            self._put("letters", "number", "letter", _encoded(change.letters))
-            self._put("arrived", "number", "row", _encoded(change.arrived))
-            rows = [(sender, number, time) for (sender, number), time in change.seen.items()]
-            self._database.executemany("insert or replace into seen values (?, ?, ?)", rows)
+            vault_pending.write(self._database, dumped)
+        self._pending.add(row, len(dumped))
+        self._see(change)
+
+    def _commit(self, change: Change) -> None:
+        """Commit a change into the tables, behind all that is put off."""
+        row = Row.of(change)
+        with told(self._path), self._transaction():
+            self._dirty = True
+            new = self._pending.put(self._database)
+            row.put(self._database)
             if change.unseen:
                 self._database.execute("delete from seen where time < ?", (change.unseen,))
             for sender, most in change.crowded.items():
                 self._database.execute(_CROWDED, (sender, sender, most))
             for peer in change.deleted:
                 vault_history.delete(self._database, peer)
-            new = vault_history.note(self._database, change.history)
-        self._unindexed += new
-        self._has_unread = self._has_unread or any(sender == UNREAD for sender, _ in change.seen)
+            new += vault_history.note(self._database, row.history)
+        self._is_settled(new)
+        self._see(change)
         if change.deleted:
             forget_copies(self._path)
             self._free()
-        if self._unindexed >= MOST_UNINDEXED:
-            with contextlib.suppress(sqlcipher3.Error):  # the disk is full: another time
-                self._index()
+
+    def _see(self, change: Change) -> None:
+        self._has_unread = self._has_unread or any(sender == UNREAD for sender, _ in change.seen)
 
     def _free(self) -> None:
         """Give back the room of what was deleted, if it is worth it; secure_delete has already overwritten it."""
@@ -253,17 +298,6 @@ class Vault:
         finally:
             run(f"pragma busy_timeout = {before}")
 
-    def _put(self, table: str, key: str, value: str, rows: dict[Any, bytes | None]) -> None:
-        gone = [(name,) for name, data in rows.items() if data is None]
-        kept = [(name, data) for name, data in rows.items() if data is not None]
-        if gone:
-            self._database.executemany(f"delete from {table} where {key} = ?", gone)  # noqa: S608 - our own names
-        if kept:
-            self._database.executemany(
-                f"insert or replace into {table} ({key}, {value}) values (?, ?)",  # noqa: S608
-                kept,
-            )
-
     def tidy(self) -> None:
         """Leave nothing on the disk that was deleted; to be called some seconds after a commit, in quiet.
 
@@ -273,6 +307,7 @@ class Vault:
             forget_copies(self._path, self._now() - KEEP_COPY)
             if self._dirty:
                 with contextlib.suppress(sqlcipher3.Error):  # the disk is full: another time
+                    self._settle()
                     self._index()
                     self._dirty = not self._empty_log()  # a backup is being made: another time
 
@@ -287,10 +322,6 @@ class Vault:
             if self._database is not None:
                 self._database.close()
             os.close(lock)
-
-
-def _encoded(rows: Mapping[K, Struct | None]) -> dict[K, bytes | None]:
-    return {key: None if row is None else _encoder.encode(row) for key, row in rows.items()}
 
 
 def _asker(passphrase: str | Ask | None) -> Ask:

@@ -35,6 +35,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "(text, content='history', content_rowid='number', tokenize='unicode61 remove_diacritics 2')",
         "insert into history_words (history_words, rank) values ('secure-delete', 1)",
     ),
+    ("create table pending (number integer primary key, change blob not null)",),
 )
 #: The copy from before a migration is kept for so long at most: it holds keys that the vault itself forgets. Seconds.
 KEEP_COPY = 7 * 86_400

@@ -251,19 +251,6 @@ class VaultTests(Contract, SynchronousTestCase):
         self.vault.close()
         self.refused("newer version", "99")
 
-    def test_all_or_nothing(self) -> None:
-        """A change that cannot be taken as a whole changes nothing."""
-        self.vault.commit(change())
-        before = self.vault.load()
-        bad = change(2)
-        bad.values["bad"] = cast("bytes", object())
-        with self.assertRaises(LocalError) as caught:
-            self.vault.commit(bad)
-        self.assertEqual(caught.exception.code, Code.UNAVAILABLE)
-        self.assertEqual(self.vault.load(), before)
-        self.vault.commit(change(2))
-        self.assertEqual([*self.vault.load().letters], [1, 2])
-
     def test_a_key_that_was_not_finished(self) -> None:
         """A crash while it was written leaves nothing behind."""
         self.folder = Path(cast("str", self.mktemp()))

@@ -221,6 +221,7 @@ class FreeTests(FolderCase):
         """A backup, perhaps: nobody waits for it."""
         self.say("a", 50)
         self.say("b", 50)
+        self.vault.load()  # whatever was put off is in its tables
         reader = self.database()
         reader.execute("begin")
         self.assertEqual(reader.execute("select count(*) from history").fetchone(), (100,))
@@ -256,6 +257,7 @@ class TidyTests(FolderCase):
         vault = Vault(self.folder)
         self.addCleanup(vault.close)
         vault.commit(change())
+        vault.load()  # whatever was put off is in its tables
         reader = self.database()
         reader.execute("begin")
         self.assertEqual(reader.execute("select count(*) from people").fetchone(), (1,))
