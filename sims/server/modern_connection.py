@@ -375,7 +375,8 @@ class ModernServerFactory(Factory[ModernConnection]):
 
     def buildProtocol(self, addr: IAddress | None) -> ModernConnection | None:
         address = str(getattr(addr, "host", addr))
-        if not self._addresses.admit(address):
+        # Whether somebody has an account is for the store to say: while it cannot, nobody begins to prove anything.
+        if self.relay.pause or not self._addresses.admit(address):
             return None
         connection = ModernConnection(self, address, secured=self._secured)
         connection.factory = self

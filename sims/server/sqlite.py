@@ -27,7 +27,18 @@ from typing import Any
 
 from sims.errors import LocalError
 from sims.server.interfaces import Asked, Done, Kept
-from sims.server.sqlite_file import BUSY, RESERVE, Reserve, checkpoint, is_busy, is_damaged, is_full, open_kept, told
+from sims.server.sqlite_file import (
+    BUSY,
+    RESERVE,
+    Reserve,
+    checkpoint,
+    is_busy,
+    is_damaged,
+    is_full,
+    open_kept,
+    reserve_of,
+    told,
+)
 from sims.server.sqlite_requests import Request
 from sims.server.sqlite_tables import Tables
 from sims.server.sqlite_upkeep import Upkeep
@@ -99,7 +110,7 @@ class SqliteStore(Upkeep):
         :raises LocalError: as :func:`~sims.server.sqlite_file.open_database`.
         """
         with told(path):
-            kept = Reserve(path.with_suffix(".reserve"), reserve)
+            kept = Reserve(reserve_of(path), reserve)
             database = open_kept(path, kept)
             database.execute(f"pragma busy_timeout = {TURN * 1000:.0f}")
             return cls(Tables(database), reserve=kept, **options)
@@ -297,7 +308,12 @@ class SqliteStore(Upkeep):
             answers.append((request.done, self.refusals.add(request)))
         else:
             failed = request.done.failed if isinstance(request.done, Asked) else _nothing
-            answers.append((lambda _: failed(), None))
+            answers.append((lambda _: self._failing(failed), None))
+
+    def _failing(self, failed: Callable[[], object]) -> None:
+        """In the other thread: there is no result, which might have put right what was learned from one before."""
+        self.known.clear()
+        failed()
 
     def _answer(self, answers: Answers) -> None:
         if answers:

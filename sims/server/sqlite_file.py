@@ -141,15 +141,15 @@ def _set_up(database: sqlite3.Connection, path: Path, migrations: Sequence[str],
     if new:
         for version in range(2, len(migrations) + 1):  # of a migration before, too, whose end was a crash
             _copy_before(path, version).unlink(missing_ok=True)
-        _empty(database)
+        _empty(database, path)
 
 
-def _empty(database: sqlite3.Connection) -> None:
+def _empty(database: sqlite3.Connection, path: Path) -> None:
     """Work what a crash has left in the log into the file; where there is no room for that, it is for later."""
     try:
         checkpoint(database)
     except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) not in _FULL + _MAYBE_FULL:
+        if not is_full(error, Reserve(reserve_of(path))):
             raise
 
 
@@ -209,6 +209,11 @@ def hasty(database: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         database.execute(f"pragma busy_timeout = {before}")
+
+
+def reserve_of(path: Path) -> Path:
+    """Where the :class:`Reserve` of a database stands."""
+    return path.with_suffix(".reserve")
 
 
 class Reserve:

@@ -26,8 +26,9 @@ T = TypeVar("T")
 
 #: Bytes of what waits to be done before messages are refused; and twice as many before nobody should ask for more.
 MAX_QUEUED = 64 * 1024 * 1024
-#: Bytes that each request counts, beside what it says: what it takes up in memory, generously.
-EACH = 1024
+#: Bytes that each request counts, beside what it says: what it takes up in memory, generously; and one that holds a
+#: connection, which may be gone by the time of the answer.
+EACH, OF_A_CONNECTION = 1024, 16 * 1024
 
 
 class Request(NamedTuple):
@@ -116,7 +117,7 @@ class Requests:
         self._ask("find_name", done, name)
 
     def register(self, account: Account, invitation: bytes | None, done: Done[Registered]) -> None:
-        self._ask("register", done, account, invitation)
+        self._ask("register", done, account, invitation, size=OF_A_CONNECTION)
 
     def connected(self, account: str, epoch: int | None, done: Done[Account | None]) -> None:
         found = None if self._unanswered or self._closing else self.known.account(account, epoch)
@@ -125,7 +126,7 @@ class Requests:
             return
         self.known.ask_account(account)
         first = partial(self.known.learn_account, account, epoch=epoch)
-        self._ask("connected", _after(first, done), account, epoch)
+        self._ask("connected", _after(first, done), account, epoch, size=OF_A_CONNECTION)
 
     def everyone(self, done: Done[Sequence[Account]], most: int | None = None) -> None:
         self._ask("everyone", done, most)

@@ -11,11 +11,11 @@ from sims.server import sqlite_requests
 from sims.server.interfaces import Kept
 from sims.server.memory import MemoryStore
 from sims.server.modern_relay import CROWDED
-from sims.server.sqlite_requests import EACH
+from sims.server.sqlite_requests import EACH, OF_A_CONNECTION
 from sims.test.modern_network import Hand, ModernNetwork, mid_of
 from sims.test.modern_relay_case import Member, RelayTestCase
 from sims.test.small_disk import SmallDiskStore
-from sims.test.store_contract import ANN, BOB, NOW, QUOTA, account, bundle, letter
+from sims.test.store_contract import ANN, BOB, EVE, NOW, QUOTA, account, bundle, letter
 
 
 class RelayTests(RelayTestCase):
@@ -77,6 +77,16 @@ class ConnectionTests(SynchronousTestCase):
         network.run_for(CROWDED)
         self.assertEqual((bob.numbers, ann.closed), ([0, 1, 2, 3, 4], False))
 
+    def test_nobody_comes(self) -> None:
+        """Nor is anybody let begin a handshake: each would ask the store, and wait in vain. It counts for nothing."""
+        store = MemoryStore()
+        network = ModernNetwork(store=store)
+        store.crowded = True
+        self.assertIsNone(network.modern.buildProtocol(None))
+        store.crowded = False
+        self.assertTrue(Hand(network, "eve").connect().id)
+        self.assertEqual(len(network.modern.connections), 1)
+
 
 class StoreTests(SynchronousTestCase):
     """What waits is counted, and whatever has become of it, it does not wait any more."""
@@ -92,13 +102,15 @@ class StoreTests(SynchronousTestCase):
 
     def test_everything_counts(self) -> None:
         """A message, whether it is kept or refused; what else is asked for; prekeys by their length."""
-        self.patch(sqlite_requests, "MAX_QUEUED", 29_672)  # twice that is all of the following
+        self.patch(sqlite_requests, "MAX_QUEUED", 29_672 + OF_A_CONNECTION)  # twice that is all of the following
         kept: list[Kept] = []
         store = self.store
         asked = [
             (EACH + 100, lambda: store.keep(letter(1), QUOTA, NOW, kept.append)),
             (EACH + 50_000, lambda: store.keep(letter(2, BOB, ANN, 50_000), QUOTA, NOW, kept.append)),  # too much
             (EACH, lambda: store.find(ANN, self.done)),
+            (OF_A_CONNECTION, lambda: store.connected(ANN, None, self.done)),
+            (OF_A_CONNECTION, lambda: store.register(account(EVE, "eve"), None, self.done)),
             (EACH, lambda: store.acknowledge(BOB, [(ANN, letter(1).mid)], self.done)),
             (EACH, lambda: store.written(ANN, BOB, self.done)),
             (EACH + 3100, lambda: store.publish(ANN, bundle(1)._replace(raw=bytes(3000)), [bytes(50)] * 2, self.done)),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from sims.server.interfaces import Account, Asked
+from sims.server.interfaces import Account, Asked, Kept
 from sims.server.memory import MemoryStore
 from sims.server.sqlite_known import MOST, Known
 from sims.server.sqlite_upkeep import SET
@@ -177,7 +177,25 @@ class AtOnceTests(SqliteCase):
         self.store.find(EVE, self.fail)
         self.settle()
         self.assertEqual(len(self.calls.broken), 1)
+        self.known()
         self.assertEqual(self.known(), (True, True))
+
+    def test_a_fault_after_an_answer(self) -> None:
+        """An answer is not kept that the next one would have put right, if that never comes."""
+        came: list[Any] = []
+        real = self.store.tables.waiting
+        self.store.waiting(BOB, 0, 10, 0, came.append)
+        self.store.keep(letter(1), QUOTA, NOW, came.append)
+        self.store.waiting(BOB, 0, 10, 0, Asked(self.fail, lambda: came.append("failed")))
+
+        def waiting(*args: Any) -> Any:
+            return 1 / 0 if real(*args) else []
+
+        self.patch(self.store.tables, "waiting", waiting)
+        self.settle()
+        self.assertEqual(came, [[], Kept.STORED, "failed"])
+        self.store.tables.waiting = real  # type: ignore[method-assign]
+        self.assertFalse(self.empty())
 
     def test_closed(self) -> None:
         """A store that was closed answers nothing."""
