@@ -23,8 +23,8 @@ class Known:
     """Accounts of those who have connected, and who of them had an empty mailbox then.
 
     Whatever is asked for is noted before it is answered: an answer is remembered only if nothing that would change it
-    was asked for after that, or if the same was asked for again. What comes to that is right; if nothing does, all is to
-    be forgotten.
+    was asked for after that, or if the same was asked for again. What comes to that is right; if nothing does, all has
+    to be forgotten.
     """
 
     def __init__(self) -> None:

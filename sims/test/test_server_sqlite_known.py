@@ -173,9 +173,10 @@ class AtOnceTests(SqliteCase):
     def test_a_fault(self) -> None:
         """A request that nobody hears of any more does not stand in the way for ever."""
         self.known()
-        self.patch(self.store.tables, "find", lambda _: 1 / 0)
+        patch = self.patch(self.store.tables, "find", lambda _: 1 / 0)
         self.store.find(EVE, self.fail)
         self.settle()
+        patch.restore()
         self.assertEqual(len(self.calls.broken), 1)
         self.known()
         self.assertEqual(self.known(), (True, True))
