@@ -34,6 +34,7 @@ from sims.client.vault_key import (
     read_key,
     write_key,
 )
+from sims.client.vault_pending import settle
 from sims.client.vault_schema import COPIES, version
 from sims.crypto.primitives import Refused, aead
 from sims.errors import Code, LocalError
@@ -71,6 +72,8 @@ def back_up(folder: Path, file: Path, ask: Ask, passphrase: Callable[[], Passphr
                 check(database, vault)
                 version(database, vault)
                 _copy(database, draft, copy_key)
+            with told(vault), contextlib.closing(connect(draft, copy_key)) as copy:
+                settle(copy)  # what was put off also says what was before it, which is forgotten
             with _written(file), open(draft, "rb") as contents, write_whole(file) as out:
                 _seal(copy_key, contents, out, secret)
 

@@ -97,9 +97,9 @@ class Vault:
                 self._database.execute("pragma synchronous = full")
                 self._database.execute("pragma secure_delete = on")
                 self._check(crashed=crashed)
-                migrate(self._database, self._path, now=now)
                 self._pending.load(self._database)
-                self._settle()
+                self._settle()  # what a crash or a backup has left is of the form that the tables have now
+                migrate(self._database, self._path, now=now)
                 self._has_unread = self._find_unread()
                 self._unindexed = vault_history.unindexed(self._database)
                 self._see_where_it_stands(entropy or SystemEntropy())
@@ -200,7 +200,7 @@ class Vault:
     def history(self, wanted: Wanted) -> list[Entry]:
         """As :meth:`Store.history`."""
         with told(self._path):
-            if wanted.ids is not None and not self._pending.has_said(wanted.ids):
+            if wanted.ids is not None and not self._pending.has_said(wanted):
                 return vault_history.find(self._database, wanted)
             try:
                 self._settle()
@@ -301,15 +301,18 @@ class Vault:
     def tidy(self) -> None:
         """Leave nothing on the disk that was deleted; to be called some seconds after a commit, in quiet.
 
-        What was deleted is overwritten in the database at once, but still stands in the log beside it.
+        What was deleted is overwritten as soon as it leaves its tables, but still stands in the log beside them.
         """
         if self._lock is not None:
             forget_copies(self._path, self._now() - KEEP_COPY)
             if self._dirty:
                 with contextlib.suppress(sqlcipher3.Error):  # the disk is full: another time
-                    self._settle()
-                    self._index()
-                    self._dirty = not self._empty_log()  # a backup is being made: another time
+                    try:
+                        self._settle()
+                        self._index()
+                    finally:  # also where there was no room for that: emptying the log makes some
+                        emptied = self._empty_log()  # not while a backup is being made
+                        self._dirty = not emptied or bool(self._pending)
 
     def close(self) -> None:
         """As :meth:`Store.close`; again does no harm."""

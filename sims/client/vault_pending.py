@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from sims.client import vault_history
-from sims.client.history import Entry
+from sims.client.history import Entry, Wanted
 from sims.client.store import Change
 
 #: So many changes, or bytes of them, are put into the tables at once; one that is larger is not put off.
@@ -83,6 +83,7 @@ class Pending:
         """They are in the tables."""
         self._row = Row()
         self._seen: set[tuple[str, bytes]] = set()
+        self._said: set[tuple[str, bytes]] = set()
         self._ours: dict[bytes, Entry] = {}
         self._count = self._size = 0
 
@@ -92,7 +93,9 @@ class Pending:
         return self._count >= MOST or self._size >= MOST_BYTES
 
     def load(self, database: Any) -> None:
-        """Read those that a process before this one has left."""
+        """Read those that a process before this one has left, if the database is of a version that puts any off."""
+        if database.execute("select 1 from sqlite_master where name = 'pending'").fetchone() is None:
+            return
         for (data,) in database.execute("select change from pending order by number").fetchall():
             self.add(_row.decode(data), len(data))
 
@@ -114,6 +117,7 @@ class Pending:
     def _note(self, entry: Entry) -> None:
         # What others have said is noted as it comes: what it changes depends on what there is in the table. So does a
         # change of ours that came without its text.
+        self._said.add(entry.key)
         before = None if entry.sender else self._ours.get(entry.id)
         if before is None or (before.text is None and entry.text is not None):
             self._row.history.append(entry)
@@ -129,9 +133,14 @@ class Pending:
         """Whether it is among what was seen."""
         return (sender, number) in self._seen
 
-    def has_said(self, ids: tuple[bytes, bytes]) -> bool:
-        """Whether something has changed that was said under an id from the one to the other."""
-        return any(ids[0] <= entry.id <= ids[1] for entry in self._row.history)
+    def has_said(self, wanted: Wanted) -> bool:
+        """Whether something that may be wanted is new, or has changed."""
+        if wanted.ids is None:
+            return bool(self._said)
+        first, last = wanted.ids
+        if first == last and wanted.sender is not None:
+            return (wanted.sender, first) in self._said  # as it is asked for with each text that comes
+        return any(first <= id <= last for _, id in self._said)
 
     def put(self, database: Any) -> int:
         """Put them into the tables, within a transaction, and call :meth:`clear` behind it.
@@ -148,6 +157,17 @@ class Pending:
 def write(database: Any, dumped: bytes) -> None:
     """Put a change off; within a transaction."""
     database.execute("insert into pending (change) values (?)", (dumped,))
+
+
+def settle(database: Any) -> None:
+    """Put all that is put off into the tables, in a transaction of its own; nothing of it is left where it was."""
+    pending = Pending()
+    pending.load(database)
+    if pending:
+        database.execute("pragma secure_delete = on")
+        database.execute("begin")
+        pending.put(database)
+        database.execute("commit")
 
 
 def _encoded(rows: Any) -> dict[Any, bytes | None]:

@@ -14,7 +14,8 @@ from sims.client.files import sync, write_whole
 from sims.errors import Code, LocalError
 
 #: What leads from each version to the next, a statement each; the first makes an empty file a vault. What a release has
-#: brought is never changed, only added to.
+#: brought is never changed, only added to. What was put off (``vault_pending``) is put into the tables before that: it
+#: must fit those of each version from 3 on.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "create table facts (name text primary key, value blob not null) without rowid",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import sqlcipher3  # type: ignore[import-untyped]
 
@@ -12,8 +14,8 @@ from sims.client import backup
 from sims.client.backup import back_up, restore
 from sims.client.files import held
 from sims.client.passphrase import Passphrase
-from sims.client.store import Change
-from sims.client.vault import Vault
+from sims.client.store import Change, Letter
+from sims.client.vault import Vault, connect
 from sims.client.vault_key import Ask, Kind, Secret, read_lock
 from sims.errors import Code, LocalError
 from sims.test.builders import flipped, refusal
@@ -277,6 +279,37 @@ class DraftTests(BackupCase):
                 self.assertEqual((self.folder / name).read_bytes(), b"of a backup")
             self.opens(WORDS)
             self.assertEqual(self.names(self.folder), {"vault", "vault.key"})
+
+    def test_holds_nothing_that_was_forgotten(self) -> None:
+        """What was put off of a vault in use, or of one that was killed, does not say what was there before."""
+        secret = b"what was said and is forgotten"
+        letter = Letter(number=1, text=secret.decode())
+        told: list[Any] = []
+        seal = backup._seal
+
+        def look(key: bytes, contents: Any, *args: Any) -> None:
+            with contextlib.closing(connect(self.folder / "vault.draft", key)) as draft:
+                told.append(draft.execute("select count(*) from pending").fetchone()[0])
+                told.append(draft.execute("select state from conversations").fetchall())
+                plain = self.folder / "plain"
+                draft.execute("attach database ? as plain key ''", (str(plain),))
+                draft.execute("select sqlcipher_export('plain')")
+                told.append(secret in plain.read_bytes())
+            plain.unlink()
+            seal(key, contents, *args)
+
+        self.patch(backup, "_seal", look)
+        for kills in (False, True):
+            vault = Vault(self.folder, WORDS)
+            for number, state in enumerate((secret, b"now")):
+                vault.commit(Change(conversations={"bob": state}, letters={1: None if number else letter}))
+            if kills:
+                vault._stands = False
+                vault.close()
+            self.back_up()
+            vault.close()
+            self.assertEqual(told, [0, [(b"now",)], False])
+            told.clear()
 
     def test_is_encrypted(self) -> None:
         """What stands beside the vault for a moment is under a key that is nowhere on the disk."""

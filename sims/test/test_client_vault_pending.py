@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import sqlcipher3  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
 
-from sims.client import vault_pending
+from sims.client import vault, vault_pending
 from sims.client.history import CAME, Entry, Wanted
 from sims.client.store import UNREAD, Arrived, Change, Letter, MemoryStore, Person, Store
 from sims.client.vault import Vault
+from sims.client.vault_schema import MIGRATIONS, migrate
 from sims.errors import Code, LocalError
 
 PEOPLE = ("ann", "bob")
@@ -170,6 +172,43 @@ class PutOffTests(PendingCase):
         number = (7).to_bytes(16, "big")
         self.assertEqual(self.vault.history(Wanted(ids=(number, number))), [])
         self.assertEqual(self.count(), 1)
+
+    def test_one_id_of_two_people(self) -> None:
+        """Nor where somebody else has used its id."""
+        self.say(1)
+        number = (1).to_bytes(16, "big")
+        self.assertEqual(self.vault.history(Wanted(sender="", ids=(number, number))), [])
+        self.assertEqual(self.count(), 1)
+        self.assertEqual(len(self.vault.history(Wanted(sender="bob", ids=(number, number)))), 1)
+        self.assertEqual(self.count(), 0)
+
+    def test_full_log(self) -> None:
+        """Where there is no room to put it in, the log is emptied all the same, which makes some; then it is put in."""
+        self.say(1)
+
+        def full() -> None:
+            raise sqlcipher3.OperationalError("database or disk is full")
+
+        patch = self.patch(self.vault, "_settle", full)
+        log = self.folder / "vault-wal"
+        self.assertGreater(log.stat().st_size, 0)
+        self.vault.tidy()
+        self.assertEqual((log.stat().st_size, self.count()), (0, 1))
+        patch.restore()
+        self.vault.tidy()
+        self.assertEqual((log.stat().st_size, self.count()), (0, 0))
+
+    def test_migrated(self) -> None:
+        """What was put off is of the form of the version before, and goes over to the next with all the rest."""
+        self.vault.commit(Change(values={"a": b"old", "b": b"old"}))
+        self.vault.load()
+        self.vault.commit(Change(values={"b": b"older"}))
+        newer = (*MIGRATIONS, ("update facts set value = 'new' where name in ('a', 'b')",))
+        self.patch(vault, "migrate", partial(migrate, migrations=newer))
+        self.kill()
+        saved = self.vault.load().values
+        self.assertEqual((saved["a"], saved["b"]), ("new", "new"))
+        self.vault._database.execute(f"pragma user_version = {len(MIGRATIONS)}")
 
     def test_full_disk(self) -> None:
         """What was said can be read though there is no room to put it in; nothing is changed by that."""
