@@ -131,7 +131,8 @@ class Desk:
         sealed = letter.content is not None
         letter.state, letter.code = Delivery.FAILED, str(code)
         letter.times = {**letter.times, Delivery.FAILED.value: self.now()}
-        letter.text = letter.content = letter.inner = None
+        letter.text = letter.content = None
+        self._let_be(letter)
         if not letter.id:
             self.drop(letter)
         else:
@@ -163,22 +164,44 @@ class Desk:
             return
         if letter.state is Delivery.QUEUED and state is not Delivery.ACCEPTED:
             # The recipient's word was quicker than the server's, which it implies.
-            letter.state = Delivery.ACCEPTED
-            letter.times = {**letter.times, Delivery.ACCEPTED.value: now}
+            self._come_to(letter, Delivery.ACCEPTED, now)
             self.state(letter)
-        letter.state = state
-        letter.times = {**letter.times, state.value: now}
-        letter.inner, letter.anew = None, False
-        letter.accepted = letter.accepted or now
+        self._come_to(letter, state, now)
+        self._let_be(letter)
         if state in (Delivery.DELIVERED, Delivery.READ):
             letter.content = None
         self.outbox.note(letter)
         self.state(letter)
 
-    def _sent_again(self, letter: Letter) -> None:
-        """What was sent once more is answered: the letter is as it was before."""
-        letter.inner, letter.anew = None, False
+    def accepted_before(self, mid: bytes) -> bool:
+        """The server has what carried a text before it was sealed once more, which is to be sent still.
+
+        False, and nothing has happened, where it was nothing of the kind.
+        """
+        letter = self.outbox.carried_before(mid)
+        if letter is None:
+            return False
+        self._come_to(letter, Delivery.ACCEPTED, self.now())
         self.outbox.note(letter)
+        self.state(letter)
+        return True
+
+    def _come_to(self, letter: Letter, state: Delivery, now: int) -> None:
+        letter.state = state
+        letter.times = {**letter.times, state.value: now}
+        letter.accepted = letter.accepted or now
+
+    def _sent_again(self, letter: Letter) -> None:
+        """What was sent once more is answered, or given up: the letter is as it was before."""
+        self._let_be(letter)
+        self.outbox.note(letter)
+
+    def _let_be(self, letter: Letter) -> None:
+        if letter.anew and letter.inner is None:  # it was not sent
+            letter.again -= 1
+            if not letter.again:
+                letter.times = {name: when for name, when in letter.times.items() if name != "again"}
+        letter.inner, letter.anew = None, False
 
     # --- conversations ------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from sims import inner
 from sims.client.desk import Desk, Ref
+from sims.client.events import Delivery
 from sims.client.lookups import Key
 from sims.client.names import folded
 from sims.client.publishing import Publishing
@@ -69,7 +70,8 @@ class Meeting:
             if error.code is Code.NO_COMMON_SPEC:  # signed by them: the server has no part in it
                 self._desk.lookups.forget(key)
                 for letter in self._letters(key):
-                    self._desk.problem(error.code, error.text, self._desk.refs.get(letter.number))
+                    if letter.state is Delivery.QUEUED:  # what was accepted is as it was before
+                        self._desk.problem(error.code, error.text, self._desk.refs.get(letter.number))
                 self._give_up(key, error.code, error.text)
                 self._let_be(key)
             else:

@@ -327,7 +327,7 @@ class Online:
         if letter is None:
             if self.account.deleted(mid):
                 self._announced = False
-            else:
+            elif not self._desk.accepted_before(mid):
                 self.publishing.accepted(mid)
             return
         self._holds.accept(letter.to)

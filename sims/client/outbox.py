@@ -28,6 +28,8 @@ class Outbox:
         self._by_mid: dict[bytes, Letter] = {}
         self._by_id: dict[bytes, Letter] = {}
         self._mids: dict[int, bytes] = {}  # number -> the mid under which it can be found
+        self._before: dict[int, bytes] = {}  # number -> the mid before that, if the server has not accepted it
+        self._by_before: dict[bytes, Letter] = {}
         self._queued: dict[int, Letter] = {}
         self._unsealed: dict[int, Letter] = {}
         self._failed: dict[bytes, Letter] = {}  # by id: it is here only until that was told
@@ -60,9 +62,11 @@ class Outbox:
 
     def unseal(self, letter: Letter, now: int) -> None:
         """What carries a letter is of no use any more: it is to be sealed once more."""
+        self._unindex(letter)
         letter.again += 1
         letter.times = {**letter.times, "again": now}
-        letter.mid, letter.inner = b"", None
+        letter.inner = None
+        self._before[letter.number] = letter.mid
         self.note(letter)
 
     def drop(self, letter: Letter, *, urgent: bool = True) -> None:
@@ -72,15 +76,19 @@ class Outbox:
             self._ledger.no_letter(letter.number, urgent=urgent)
 
     def _index(self, letter: Letter) -> None:
+        before = self._before.get(letter.number)
         self._unindex(letter)
         if letter.state is Delivery.FAILED:
             self._failed[letter.id] = letter
             return
         number = letter.number
-        if letter.mid:
+        if letter.mid and not (letter.is_due and letter.inner is None):
             # Only under its newest mid: what is said of an older one says nothing about what is under way now.
             self._mids[number] = letter.mid
             self._by_mid[letter.mid] = letter
+        if before and letter.anew and letter.state is Delivery.QUEUED:
+            self._before[number] = before
+            self._by_before[before] = letter
         if letter.id:
             self._by_id[letter.id] = letter
         if letter.is_due:
@@ -95,6 +103,9 @@ class Outbox:
         mid = self._mids.pop(letter.number, None)
         if mid is not None and self._by_mid.get(mid) is letter:
             del self._by_mid[mid]
+        before = self._before.pop(letter.number, None)
+        if before is not None:
+            self._by_before.pop(before, None)
         if letter.id and self._by_id.get(letter.id) is letter:
             del self._by_id[letter.id]
         if self._failed.get(letter.id) is letter:
@@ -113,6 +124,11 @@ class Outbox:
     def carried_by(self, mid: bytes) -> Letter | None:
         """The letter that a message of this mid carries, if no other message carries it now."""
         return self._by_mid.get(mid)
+
+    def carried_before(self, mid: bytes) -> Letter | None:
+        """The text that a message of this mid carried, and that is sent once more as its recipient begins anew; only
+        while the server has not accepted it."""
+        return self._by_before.get(mid)
 
     def text(self, number: bytes) -> Letter | None:
         """The text of this id."""

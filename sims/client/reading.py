@@ -84,7 +84,8 @@ class Reading:
     def take(self, message: ClientCom | ClientConnect) -> None:
         """A message from somebody. Whatever it is, it is noted and acknowledged, so that it holds nothing up.
 
-        :raises LocalError: ``unavailable``: the store cannot be asked; nothing has happened.
+        :raises LocalError: ``unavailable``: the store cannot say whether it came before; nothing has happened, and it
+            comes again. Where the store fails behind that, as much is done as can be without it.
         """
         desk, sender = self._desk, message.src
         if message.dst != desk.id or sender == desk.id or self._ledger.has_seen(sender, message.mid):
@@ -166,6 +167,7 @@ class Reading:
         """
         now, outbox = self._now(), self._desk.outbox
         session = self._desk.people.told_anew(sender, now)
+        self._desk.talks.only(sender, session)
         for letter in outbox.undelivered(sender, session):
             if letter.again < MOST_AGAIN:
                 letter.anew = True
@@ -175,6 +177,8 @@ class Reading:
         """What waits to be sealed for somebody can go now, in order."""
         for letter in self._desk.outbox.unsealed(sender):
             self._desk.forward(letter)
+            if letter.is_due and letter.inner is None:
+                return  # there is no session for it, nor for what is behind it
 
     def _text(self, sender: str, act: Arrival, text: Text, session: bytes, mid: bytes) -> None:
         desk, now = self._desk, self._now()
@@ -184,7 +188,10 @@ class Reading:
             self.naming.show(events.Unreadable(sender=contact, id=mid.hex(), code=Code.MALFORMED))
             return
         row = Arrived(number=0, sender=sender, id=text.id, session=session, confirmed=act.confirmed, time=now)
-        if not self._ledger.has_seen(sender, text.id):
+        seen = False
+        with contextlib.suppress(LocalError):  # its message counts as seen: rather shown twice than lost
+            seen = self._ledger.has_seen(sender, text.id)
+        if not seen:
             self._ledger.seen(sender, text.id, now)
             row.text = text.body
             row.order = None if act.place is Place.IN_ORDER else str(act.place)

@@ -31,7 +31,7 @@ class Letter(Struct, kw_only=True):
     :ivar id: of a text, 16 random bytes.
     :ivar text: what is to be said, while it is not sealed; None for what is no text.
     :ivar content: what was sealed; to be sealed again if it cannot be read.
-    :ivar mid: of the message that carries it, 16 random bytes.
+    :ivar mid: of the message that carries it, or did before it is sealed once more, 16 random bytes.
     :ivar inner: that message; None once the server has accepted it.
     :ivar session: the th1 of the session that it was sealed on.
     :ivar again: how many times it was to be sealed once more: its recipient could not read it, or began anew.
@@ -68,8 +68,8 @@ class Letter(Struct, kw_only=True):
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nobody has asked for it to be sent: no text, or one that was sent before."""
-        return not self.id or self.anew
+        """Whether nobody waits for the server to take it: no text, or one that it has taken before."""
+        return not self.id or self.state is not Delivery.QUEUED
 
 
 class Arrived(Struct, kw_only=True):

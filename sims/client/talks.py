@@ -194,6 +194,16 @@ class Talks:
             changed.restored(self._entropy)
             self._keep(changed)
 
+    def only(self, person: str, session: bytes) -> None:
+        """Nothing is said to somebody on any session but this one any more; the others are kept to receive."""
+        found = self.find(person)
+        if found is not None:
+            changed = found.copy()
+            for other in changed.sessions:
+                if other != session:
+                    changed.end(other)
+            self._keep(changed)
+
     def restored(self) -> None:
         """The store was restored from a copy: new keys get numbers that those made since then do not have."""
         prekeys = self.prekeys.copy()

@@ -2,80 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from sims import inner
 from sims.client import desk as desks
 from sims.client import events, people, reading
 from sims.client.events import EXPIRED, Delivery
-from sims.client.store import Change, Letter
-from sims.crypto.content import Arrival, Place, Receipt
+from sims.client.store import Change
 from sims.errors import Code
-from sims.test.modern_world import FragileStore, User, WorldTestCase, refusal
-
-_LETTERS = (inner.ClientCom, inner.ClientConnect)
-T = ["t0", "t1", "t2"]
-
-
-class AnewTestCase(WorldTestCase):
-    """Ann has sent bob some texts, which the server took and nobody has; then bob gives his sessions up.
-
-    :ivar taking: takes the texts that ann sends, as :meth:`~sims.test.modern_world.World.intercept` has it.
-    :ivar sent: how many she has sent.
-    """
-
-    taking: Callable[[inner.ClientCom | inner.ClientConnect], inner.FromServer | bool]
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.ann, self.bob = self.world.users("ann", "bob")
-        self.talk(self.ann, self.bob)
-        self.sent = 0
-
-        def take(src: str, message: inner.FromClient) -> inner.FromServer | bool:
-            if src != self.ann.id or not isinstance(message, _LETTERS):
-                return False
-            letter = self.ann.messenger._desk.outbox.carried_by(message.mid)
-            if letter is None or not letter.id:
-                return False
-            self.sent += 1
-            return self.taking(message)
-
-        self.world.intercept(take)
-        self.taking = self.lose
-        for text in T:
-            self.ann.send("bob", text, text)
-        self.world.run_for(2)
-        self.taking = lambda _: False
-        self.renew()
-
-    def lose(self, message: inner.ClientCom | inner.ClientConnect) -> inner.FromServer:
-        """Say that it was accepted, and drop it."""
-        return inner.Ack(data=inner.AckData(mids=(message.mid,)))
-
-    def full(self, message: inner.ClientCom | inner.ClientConnect) -> inner.FromServer:
-        """No room for it."""
-        return refusal(message.mid, Code.MAILBOX_FULL)
-
-    def renew(self) -> None:
-        """What bob says next begins anew."""
-        self.bob.client.act(lambda messenger: messenger._desk.renew(self.ann.id))
-
-    def hear(self, text: str = "hi") -> None:
-        """Ann hears it."""
-        told = len(self.ann.all(events.Anew))
-        self.bob.send("ann", text)
-        self.until(lambda: len(self.ann.all(events.Anew)) > told)
-
-    def letters(self, user: User | None = None) -> list[Letter]:
-        """The texts of ann's outbox, as they are stored."""
-        return [one for one in (user or self.ann).store.load().letters.values() if one.id]
-
-    def plain(self, text: str) -> list[Letter]:
-        """The letters of ann's store in which a text stands as it is."""
-        return [one for one in self.ann.store.load().letters.values() if text.encode() in (one.content or b"")]
+from sims.test.anew_case import AnewTestCase, T
+from sims.test.modern_world import FragileStore, refusal
 
 
 class SentAgainTests(AnewTestCase):
@@ -209,39 +145,6 @@ class SentAgainTests(AnewTestCase):
         self.assertEqual(ann.problems(), [])
         self.assertEqual(ann.states("r"), ["queued", "accepted", "delivered"])
         self.assertEqual(set(self.bob.texts()[1:]), {*T, "under way", "and more"})
-
-    def test_what_is_said_of_the_first_while_it_waits(self) -> None:
-        """That the server has it changes nothing; that it has come is enough."""
-        desk = self.ann.messenger._desk
-        self.taking = lambda _: True
-        self.ann.send("bob", "under way", "r")
-        self.world.run_for(1)
-        letters = desk.outbox.undelivered(self.bob.id, b"another")
-        self.assertEqual([one.state for one in letters], [Delivery.ACCEPTED] * 3 + [Delivery.QUEUED])
-        mids = [one.mid for one in letters]
-        for letter in letters:
-            letter.anew = True
-            desk.outbox.unseal(letter, 1)
-        for mid in mids:
-            self.ann.messenger._online._accepted(mid)
-        self.assertEqual(desk.outbox.waiting(), letters)
-        self.assertEqual(desk.outbox.undelivered(self.bob.id, b"another"), [])
-        receipt = Receipt(
-            id=bytes(16),
-            stream=bytes(8),
-            seq=1,
-            time=1,
-            ids=tuple(one.id for one in letters),
-            state="delivered",
-            chain=bytes(32),
-        )
-        self.ann.messenger._reading._act(
-            self.bob.id, Arrival(receipt, b"", Place.IN_ORDER, True), letters[0].session, bytes(16)
-        )
-        self.ann.client.pump()
-        self.assertEqual({one.state for one in letters}, {Delivery.DELIVERED})
-        self.assertEqual((desk.outbox.queued(), self.plain("under way")), ([], []))
-        self.assertEqual(self.ann.states("r"), ["queued", "accepted", "delivered"])
 
     def test_to_an_identity_that_has_changed(self) -> None:
         """It goes nowhere."""
@@ -387,3 +290,44 @@ class HowOftenTests(AnewTestCase):
                 self.assertEqual([text for text in bob.texts() if text in lost], lost)
                 self.assertEqual(ann.store.load().people[bob.id].begins, b"")
                 self.assertEqual([one.again for one in self.letters()[-5:]], [1, 1, 1, 1, 0])
+
+    def test_on_no_session_of_before(self) -> None:
+        """A store that is lost behind a harmless beginning, where the session that shows it has ended: what it has lost
+        does not go on those that it does not know."""
+        ann, bob = self.ann, self.bob
+        self.hear("harmless")
+        self.talk(ann, bob)
+        bob.kill()
+        self.world.settle()
+        self.taking = self.lose
+        lost = [f"lost {number}" for number in range(3)]
+        for text in lost:
+            ann.send("bob", text)
+        self.world.run_for(2)
+        self.taking = lambda _: False
+        bob.use(bob.store.copy())
+        bob.messenger._desk.talks.forget(ann.id)  # the store is another
+        bob.start()
+        bob.send("ann", "hi")
+        self.world.run_for(5)
+        bob.client.act(lambda messenger: messenger.disconnect("ann"))
+        self.world.run_for(5)
+        self.assertEqual(ann.texts()[-1], "hi")
+        told, sent = len(ann.all(events.Anew)), self.sent
+        self.world.run_for(people.ANEW_EVERY)
+        self.assertEqual((len(ann.all(events.Anew)) - told, self.sent - sent), (1, 3))
+        self.assertEqual(bob.texts()[-3:], lost)
+        self.assertEqual((bob.all(events.Unreadable), ann.all(events.NotRead)), ([], []))
+        self.assertEqual([(one.state, one.again) for one in self.letters()[-3:]], [(Delivery.DELIVERED, 1)] * 3)
+
+    def test_nothing_else_is_late(self) -> None:
+        """What waits for the hour's end holds up nothing: the hop gets its new keys in time."""
+        self.hear()
+        self.world.run_for(5)
+        self.renew()
+        self.bob.send("ann", "within the hour")
+        self.world.run_for(5)
+        self.bob.kill()
+        self.world.run_for(people.ANEW_EVERY + 100)
+        self.assertEqual((self.ann.all(events.Offline), self.ann.problems()), ([], []))
+        self.assertEqual(len(self.ann.all(events.Anew)), 2)

@@ -158,6 +158,28 @@ class TroubleTests(WorldTestCase):
         self.world.run_for(40)
         self.assertEqual(self.bob.texts()[1:], ["a", "b", "c"])
 
+    def test_the_store_fails_while_a_text_comes(self) -> None:
+        """Whichever time it is asked: the text is shown."""
+        self.talk(self.ann, self.bob)
+        asked = self.ann.store.has_seen
+        calls = fails = 0
+
+        def has_seen(sender: str, number: bytes) -> bool:
+            nonlocal calls
+            calls += 1
+            if calls == fails:
+                raise LocalError(Code.UNAVAILABLE, "the disk does not answer")
+            return asked(sender, number)
+
+        self.patch(self.ann.store, "has_seen", has_seen)
+        for fails in range(1, 6):
+            calls = 0
+            self.bob.send("ann", f"at {fails}")
+            self.world.run_for(60)
+            self.assertEqual(self.ann.texts()[-1], f"at {fails}")
+            self.assertEqual(self.ann.problems(), ["unavailable"] * min(fails, 2), "of the message, not of the text")
+        self.assertEqual(calls, 4)
+
     def test_the_store_cannot_be_asked(self) -> None:
         """Nothing is acknowledged that was not looked at: it comes again."""
 

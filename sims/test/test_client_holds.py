@@ -90,6 +90,11 @@ class HoldsTests(SynchronousTestCase):
         """What is refused for a reason that is not the texts' does not hold these back, unless one of them is, too."""
         self.refuse(1, texts=False)
         self.assertEqual([self.holds.stop(letter(2, text=text)) for text in (False, True)], [True, False])
+        again = letter(4)
+        again.anew = True
+        self.assertFalse(self.holds.stop(again), "the server has not accepted it")
+        again.state = Delivery.ACCEPTED
+        self.assertTrue(self.holds.stop(again))
         self.refuse(3)
         self.assertTrue(self.holds.stop(letter(2)))
 
