@@ -55,6 +55,10 @@ class Holds:
 
     # --- what is under way --------------------------------------------------------------------------------------------
 
+    def is_unanswered(self, mid: bytes | None) -> bool:
+        """Whether the server still has to answer to a message of this mid."""
+        return mid in self._under_way
+
     def is_under_way(self, letter: Letter) -> bool:
         """Whether it is about to be written, or was and is not answered."""
         return letter.mid in self._under_way

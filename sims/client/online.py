@@ -364,7 +364,8 @@ class Online:
         """The server does not take a letter."""
         if not letter.is_due:
             return
-        full = code is Code.MAILBOX_FULL and letter.is_quiet
+        waits = self._holds.is_unanswered(self._desk.outbox.before(letter))
+        full = code is Code.MAILBOX_FULL and (letter.is_quiet or waits)
         if full or code in _FOR_NOW:
             # What nobody has asked for is not reported as failed, and the other end waits for it.
             held = self._holds.stop(letter)

@@ -130,6 +130,10 @@ class Outbox:
         while the server has not accepted it."""
         return self._by_before.get(mid)
 
+    def before(self, letter: Letter) -> bytes | None:
+        """The mid of the message that carried a letter before, if :meth:`carried_before` finds it by that."""
+        return self._before.get(letter.number)
+
     def text(self, number: bytes) -> Letter | None:
         """The text of this id."""
         return self._by_id.get(number)

@@ -165,9 +165,9 @@ class Reading:
 
         They could ask for one of these an hour only. What has come twice is shown once, by its id.
         """
-        now, outbox = self._now(), self._desk.outbox
-        session = self._desk.people.told_anew(sender, now)
-        self._desk.talks.only(sender, session)
+        now, desk, outbox = self._now(), self._desk, self._desk.outbox
+        session = desk.people.told_anew(sender, now)
+        desk.talks.set_aside(sender, session)
         for letter in outbox.undelivered(sender, session):
             if letter.again < MOST_AGAIN:
                 letter.anew = True

@@ -7,6 +7,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from sims.client.events import Contact, Delivery, State
 from sims.crypto.seed import Box, Initiator, Responder, Session
 from sims.errors import Code, PeerError
 from sims.messages import SealedBox
@@ -41,6 +42,10 @@ class Outgoing:
     serial: int = 0
     attempts: int = 0
     accepted: bool = False
+
+    def event(self, to: Contact, state: Delivery, *, text: str | None = None, code: Code | None = None) -> State:
+        """What the user hears of it."""
+        return State(id=self.id, to=to, state=state, text=text, code=code, ref=self.ref)
 
 
 @dataclass(slots=True, repr=False, eq=False)

@@ -194,14 +194,12 @@ class Talks:
             changed.restored(self._entropy)
             self._keep(changed)
 
-    def only(self, person: str, session: bytes) -> None:
-        """Nothing is said to somebody on any session but this one any more; the others are kept to receive."""
+    def set_aside(self, person: str, session: bytes) -> None:
+        """Nothing is said on sessions of before this one, as :meth:`Conversation.set_aside`."""
         found = self.find(person)
         if found is not None:
             changed = found.copy()
-            for other in changed.sessions:
-                if other != session:
-                    changed.end(other)
+            changed.set_aside(session)
             self._keep(changed)
 
     def restored(self) -> None:

@@ -168,8 +168,8 @@ class Conversation:
     @property
     def sessions(self) -> tuple[bytes, ...]:
         """The th1 of every session that is kept, those that can be sent on first, the one to send on foremost."""
-        found = sorted(self._sessions.sessions, key=lambda session: session.ended)
-        return tuple(session.th1 for session in found)
+        found = [session.th1 for session in self._sessions.sessions]
+        return tuple(sorted(found, key=lambda session: not self._sessions.is_open(session)))
 
     @property
     def needs_bundle(self) -> bool:
@@ -189,8 +189,7 @@ class Conversation:
 
     def can_send(self, session: bytes) -> bool:
         """Whether the session of this th1 is still there and takes contents."""
-        found = self._sessions.find(session)
-        return found is not None and not found.ended
+        return self._sessions.is_open(session)
 
     def due(self) -> tuple[tuple[bytes, int], ...]:
         """The sessions (th1) on which a phase is still to be answered with, and which: to be sent after a crash."""
@@ -233,6 +232,10 @@ class Conversation:
         that the peer sent before theirs has come, that session goes.
         """
         self._sessions.end(session)
+
+    def set_aside(self, session: bytes) -> None:
+        """Their store is another since the session with this th1, as :meth:`PeerSessions.set_aside`."""
+        self._sessions.set_aside(session)
 
     def restored(self, entropy: ModernEntropy) -> None:
         """The store was restored from a copy: a new own stream, and nothing is sent on any old session any more.

@@ -7,7 +7,7 @@ one that was heard last; at first, as nothing was heard, the one with the lower 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from msgspec.structs import replace
 
@@ -29,11 +29,12 @@ MAX_OTHERS = 5
 OTHERS_LIFE = 30 * DAY
 
 
-class _Stored(Stored, frozen=True, kw_only=True):
+class _Stored(Stored, frozen=True, kw_only=True, omit_defaults=True):  # of one that is not aside, as it always was
     session: bytes
     begun: Number
     heard: Number
     at: Number
+    aside: bool = False
 
 
 class _State(Stored, frozen=True, kw_only=True):
@@ -64,9 +65,15 @@ class _Entry(NamedTuple):
     begun: int
     heard: int
     at: int
+    aside: bool = False
 
     def __repr__(self) -> str:
         return f"<{self.session!r}, heard {self.heard}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may be sent on it."""
+        return not (self.session.ended or self.aside)
 
     def rank(self) -> tuple[bool, int]:
         """The greater, the sooner messages are sent on it."""
@@ -142,11 +149,15 @@ class PeerSessions:
     @property
     def current(self) -> Session | None:
         """A copy of the one to send on; None, when a new one has to be opened."""
-        return next((entry.session.copy() for entry in self._ranked() if not entry.session.ended), None)
+        return next((entry.session.copy() for entry in self._ranked() if entry.is_open), None)
 
     def find(self, session: bytes) -> Session | None:
         """A copy of the session with this th1."""
         return next((entry.session.copy() for entry in self._entries if entry.session.th1 == session), None)
+
+    def is_open(self, session: bytes) -> bool:
+        """Whether the session with this th1 is there, and messages may be sent on it."""
+        return any(entry.is_open for entry in self._entries if entry.session.th1 == session)
 
     def due(self) -> tuple[tuple[bytes, int], ...]:
         """On which sessions (th1) a phase is still to be answered with, and which."""
@@ -237,6 +248,14 @@ class PeerSessions:
             found.end()
             self._replace(found)
 
+    def set_aside(self, session: bytes) -> None:
+        """Send on none that was begun before the session with this th1, or on none at all if that is gone.
+
+        Their store is another since then, and may not have them. Whoever says something new on one has it.
+        """
+        begun = next((entry.begun for entry in self._entries if entry.session.th1 == session), self._state.count + 1)
+        self._entries = tuple(entry._replace(aside=True) if entry.begun < begun else entry for entry in self._entries)
+
     def remove(self, session: bytes) -> None:
         """Forget a session and its keys."""
         self._entries = tuple(entry for entry in self._entries if entry.session.th1 != session)
@@ -246,7 +265,7 @@ class PeerSessions:
 
         :returns: the th1 of the sessions that went.
         """
-        current = next((entry for entry in self._ranked() if not entry.session.ended), None)
+        current = next((entry for entry in self._ranked() if entry.is_open), None)
         old = [entry for entry in self._entries if entry is not current and entry.at + OTHERS_LIFE <= now]
         kept = [entry for entry in self._entries if entry not in old]
         for index, entry in enumerate(kept):
@@ -263,7 +282,7 @@ class PeerSessions:
         ordered = sorted(self._entries, key=lambda entry: entry.session.th1)
         return sorted(ordered, key=_Entry.rank, reverse=True)
 
-    def _replace(self, session: Session, **changes: int) -> None:
+    def _replace(self, session: Session, **changes: Any) -> None:
         """A session is now this one."""
         self._entries = tuple(
             entry._replace(session=session, **changes) if entry.session.th1 == session.th1 else entry
@@ -283,7 +302,7 @@ class PeerSessions:
         self._entries = (*self._entries, added)
         dropped: tuple[bytes, ...] = ()
         if len(self._entries) > MAX_OTHERS + 1:
-            current = next((entry for entry in self._ranked() if not entry.session.ended), None)
+            current = next((entry for entry in self._ranked() if entry.is_open), None)
             others = [entry for entry in self._entries if entry is not added and entry is not current]
             dropped = (min(others, key=_Entry.worth).session.th1,)
             self.remove(dropped[0])
@@ -296,7 +315,7 @@ class PeerSessions:
         state = self._state
         if opened.heard:
             state = replace(state, count=state.count + 1)
-            self._replace(session, heard=state.count, at=now)
+            self._replace(session, heard=state.count, at=now, aside=False)
         else:
             self._replace(session)
         if opened.confirmed:
@@ -309,7 +328,7 @@ class PeerSessions:
     def dump(self) -> bytes:
         """The whole state, keys included, in MessagePack with its version."""
         sessions = tuple(
-            _Stored(session=entry.session.dump(), begun=entry.begun, heard=entry.heard, at=entry.at)
+            _Stored(session=entry.session.dump(), begun=entry.begun, heard=entry.heard, at=entry.at, aside=entry.aside)
             for entry in self._entries
         )
         return stored.dump(replace(self._state, sessions=sessions))
@@ -322,7 +341,7 @@ class PeerSessions:
         """
         state = stored.load(_State, dumped)
         entries = tuple(
-            _Entry(Session.load(identity, entry.session), entry.begun, entry.heard, entry.at)
+            _Entry(Session.load(identity, entry.session), entry.begun, entry.heard, entry.at, entry.aside)
             for entry in state.sessions
         )
         known = state.keys is None or PublicIdentity(*state.keys).id == state.peer

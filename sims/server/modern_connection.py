@@ -143,8 +143,7 @@ class ModernConnection(FrameReceiver):
             self._end(f"refused: {result}")
             return
         factory = self._factory
-        wall, now = int(factory.wall()), factory.seconds()
-        welcome, self._hop = handshake.welcome(result, factory.told, time=wall, now=now)
+        welcome, self._hop = handshake.welcome(result, factory.told, time=int(factory.wall()), now=factory.seconds())
         self._say(welcome)
         self.state = State.OPEN
         self._failed = False

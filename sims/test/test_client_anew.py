@@ -320,6 +320,45 @@ class HowOftenTests(AnewTestCase):
         self.assertEqual((bob.all(events.Unreadable), ann.all(events.NotRead)), ([], []))
         self.assertEqual([(one.state, one.again) for one in self.letters()[-3:]], [(Delivery.DELIVERED, 1)] * 3)
 
+    def test_what_was_begun_since(self) -> None:
+        """Sessions that were begun since then, with the same store, go on as they are: receipts find their way."""
+        ann, bob = self.ann, self.bob
+        self.hear("harmless")
+        self.talk(ann, bob)
+        self.renew()
+        bob.send("ann", "within the hour")
+        self.world.run_for(5)
+        bob.client.act(lambda messenger: messenger.disconnect("ann"))
+        self.world.run_for(2)
+        bob.send("ann", "on another", "before")
+        self.world.run_for(5)
+        self.talk(ann, bob)
+        self.world.run_for(people.ANEW_EVERY)
+        for number in range(3):
+            bob.send("ann", f"{number}", f"{number}")
+            self.world.run_for(60)
+            self.assertEqual(bob.states(f"{number}"), ["queued", "accepted", "delivered"])
+        self.assertEqual(ann.messenger._desk.inbox.owed(bob.id), {})
+
+    def test_both_begin_anew(self) -> None:
+        """At once: they end up on sessions that both send on, and make new keys with every turn."""
+        ann, bob = self.ann, self.bob
+        ann.client.act(lambda messenger: messenger._desk.renew(bob.id))
+        for one, other in ((ann, "bob"), (bob, "ann")):
+            one.send(other, "at once")
+        self.world.run_for(5)
+        for number in range(20):
+            for one, other in ((ann, "bob"), (bob, "ann")):
+                one.send(other, f"{number}")
+                self.world.run_for(5)
+        for one, peer in ((ann, bob), (bob, ann)):
+            talks = one.messenger._desk.talks.find(peer.id)
+            assert talks is not None
+            assert talks._sessions.current is not None
+            self.assertLess(talks._sessions.current._ratchet.state.sending.n, 5)
+            self.assertEqual(one.texts()[-20:], [f"{number}" for number in range(20)])
+            self.assertEqual(one.all(events.Unreadable), [])
+
     def test_nothing_else_is_late(self) -> None:
         """What waits for the hour's end holds up nothing: the hop gets its new keys in time."""
         self.hear()

@@ -103,6 +103,31 @@ class FirstTests(AnewTestCase):
         self.assertEqual(self.ann.states("r"), ["queued", "failed"])
         self.assertEqual(sorted(self.bob.texts()[1:]), sorted([*T, "newer"]), "no older one behind it")
 
+    def test_refused_before_the_first_is_answered(self) -> None:
+        """That there is no room for the second says nothing while the first may still be accepted: it waits."""
+        for accepted in (True, False):
+            if not accepted:
+                self.setUp()
+            self.taking = self.full
+            self.hear()
+            self.world.run_for(2)
+            self.assertEqual((self.ann.states("r"), self.heard), (["queued"], []))
+            if accepted:
+                self.accept()
+                self.world.run_for(10)
+                self.assertEqual((self.ann.states("r"), len(self.heard)), (["queued", "accepted"], 1))
+                self.taking = lambda _: False
+                self.world.run_for(400)
+                self.assertEqual(self.ann.states("r"), ["queued", "accepted", "delivered"])
+                self.assertEqual(self.bob.texts().count("under way"), 1)
+                continue
+            for mid in self.mids:
+                self.ann.client.act(
+                    lambda messenger, mid=mid: messenger._online._error(refusal(mid, Code.MAILBOX_FULL))  # type: ignore[misc]
+                )
+            self.world.run_for(60)
+            self.assertEqual((self.ann.states("r"), len(self.heard)), (["queued", "failed"], 1))
+
     def test_accepted_and_then_full(self) -> None:
         """It was accepted, and that is told; what is sent again waits for room, over a restart, too."""
         self.taking = self.full

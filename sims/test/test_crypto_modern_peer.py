@@ -88,6 +88,26 @@ class WhichIsSentOn(Case):
         self.assertEqual(self.comes(self.bob, self.relay.under_way.pop()).session, begun)
         self.assertEqual(self.current(self.bob), confirmed)
 
+    def test_set_aside(self) -> None:
+        """What was begun before another is not sent on, over storing, until something new is heard on it."""
+        self.meet(3)
+        own = self.alice.sessions
+        first, second, third = [entry.session.th1 for entry in sorted(own._entries, key=lambda entry: entry.begun)]
+        self.assertNotIn(b"aside", own.dump(), "as it was stored before there was this")
+        own.set_aside(second)
+        self.assertEqual([own.is_open(one) for one in (first, second, third)], [False, True, True])
+        own.end(second)
+        own.end(third)
+        self.assertIsNone(own.current)
+        stored = PeerSessions.load(self.alice.identity, own.dump())
+        self.assertEqual([stored.is_open(one) for one in (first, second, third)], [False] * 3)
+        number = self.bob.say("still there", first)
+        self.relay.settle()
+        self.assertIn(number, self.alice.shown)
+        self.assertEqual(self.current(self.alice), first)
+        self.alice.sessions.set_aside(bytes(32))
+        self.assertIsNone(self.alice.sessions.current, "none, behind one that is not there any more")
+
     def test_what_comes_late_does_not_count_as_heard(self) -> None:
         self.meet(2)
         newer, older = (session.th1 for session in self.bob.sessions.sessions)
