@@ -369,7 +369,7 @@ class Online:
         if full or code in _FOR_NOW:
             # What nobody has asked for is not reported as failed, and the other end waits for it.
             held = self._holds.stop(letter)
-            self._holds.refuse(letter, after, texts=not full)
+            self._holds.refuse(letter, after, texts=waits or not full)
             if not held:
                 self._take_back()
             return

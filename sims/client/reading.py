@@ -117,6 +117,7 @@ class Reading:
         waits = bool(desk.outbox.unsealed(sender))
         if arrived.anew:
             desk.people.begins_anew(sender, arrived.session)
+            desk.talks.set_aside(sender, arrived.session)
         anew = arrived.anew and sender in desk.people.begun(self._now())
         if anew:
             self.naming.show(events.Anew(peer=desk.people.contact(sender)))
@@ -167,9 +168,8 @@ class Reading:
         """
         now, desk, outbox = self._now(), self._desk, self._desk.outbox
         session = desk.people.told_anew(sender, now)
-        desk.talks.set_aside(sender, session)
         for letter in outbox.undelivered(sender, session):
-            if letter.again < MOST_AGAIN:
+            if letter.again < MOST_AGAIN and not desk.talks.can_send(sender, letter.session):
                 letter.anew = True
                 outbox.unseal(letter, now)
 

@@ -251,7 +251,7 @@ class PeerSessions:
     def set_aside(self, session: bytes) -> None:
         """Send on none that was begun before the session with this th1, or on none at all if that is gone.
 
-        Their store is another since then, and may not have them. Whoever says something new on one has it.
+        Their store is another since then, and may not have them. Whoever says something new on one had it then.
         """
         begun = next((entry.begun for entry in self._entries if entry.session.th1 == session), self._state.count + 1)
         self._entries = tuple(entry._replace(aside=True) if entry.begun < begun else entry for entry in self._entries)

@@ -333,6 +333,21 @@ class HowOftenTests(AnewTestCase):
         bob.send("ann", "on another", "before")
         self.world.run_for(5)
         self.talk(ann, bob)
+        self.taking = self.lose
+        for number in range(3):
+            ann.send("bob", f"on its way {number}")
+        self.world.run_for(2)
+        self.taking = lambda _: False
+        told = len(ann.all(events.Anew))
+        wait = ann.messenger._desk.people.begun_in(ann.messenger._reading._now())
+        assert wait is not None
+        self.world.run_for(wait - 0.1)
+        bob.send("ann", "just before", "just")
+        self.world.run_for(5)
+        self.assertEqual(len(ann.all(events.Anew)), told + 1)
+        self.assertFalse(ann.messenger._desk.talks.needs_bundle(bob.id))
+        self.assertEqual([one.again for one in self.letters()[-3:]], [0, 0, 0])
+        self.assertEqual(bob.states("just"), ["queued", "accepted", "delivered"])
         self.world.run_for(people.ANEW_EVERY)
         for number in range(3):
             bob.send("ann", f"{number}", f"{number}")

@@ -113,13 +113,16 @@ class FirstTests(AnewTestCase):
             self.world.run_for(2)
             self.assertEqual((self.ann.states("r"), self.heard), (["queued"], []))
             if accepted:
-                self.accept()
-                self.world.run_for(10)
-                self.assertEqual((self.ann.states("r"), len(self.heard)), (["queued", "accepted"], 1))
                 self.taking = lambda _: False
+                self.ann.send("bob", "newer", "newer")
+                self.world.run_for(20)
+                self.assertEqual(self.ann.states("newer"), ["queued"], "it does not go before")
+                self.accept()
+                self.assertEqual((self.ann.states("r"), len(self.heard)), (["queued", "accepted"], 1))
                 self.world.run_for(400)
                 self.assertEqual(self.ann.states("r"), ["queued", "accepted", "delivered"])
-                self.assertEqual(self.bob.texts().count("under way"), 1)
+                self.assertEqual(self.bob.texts()[-3:], ["under way", "awaited", "newer"])
+                self.assertEqual([one.order for one in self.bob.all(events.Message)][-3:], [None] * 3)
                 continue
             for mid in self.mids:
                 self.ann.client.act(
