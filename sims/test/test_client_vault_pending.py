@@ -78,7 +78,7 @@ class SameTests(PendingCase):
     def test_whatever_changes(self) -> None:
         """A store that puts nothing off gives the same answers, whenever they are asked for, and after a crash."""
         self.patch(vault_pending, "MOST", 5)
-        for seed in range(12):
+        for seed in range(6):
             chance, other = Random(seed), MemoryStore()
             self.setUp()
             for _ in range(40):
