@@ -200,7 +200,7 @@ class Talks:
             self._keep(changed)
 
     def set_aside(self, person: str, session: bytes) -> None:
-        """Nothing is said on sessions of before this one, as :meth:`Conversation.set_aside`."""
+        """Nothing is said on other sessions than this one, as :meth:`Conversation.set_aside`."""
         found = self.find(person)
         if found is not None:
             changed = found.copy()

@@ -234,7 +234,7 @@ class Conversation:
         self._sessions.end(session)
 
     def set_aside(self, session: bytes) -> None:
-        """Their store is another since the session with this th1, as :meth:`PeerSessions.set_aside`."""
+        """Their store is another, which has spoken on this session: as :meth:`PeerSessions.set_aside`."""
         self._sessions.set_aside(session)
 
     def restored(self, entropy: ModernEntropy) -> None:

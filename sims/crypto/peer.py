@@ -249,12 +249,14 @@ class PeerSessions:
             self._replace(found)
 
     def set_aside(self, session: bytes) -> None:
-        """Send on none that was begun before the session with this th1, or on none at all if that is gone.
+        """Send on no other than the session with this th1, until something new is heard on it.
 
-        Their store is another since then, and may not have them. Whoever says something new on one had it then.
+        Their store is another, which has spoken on this one, and may not have the others, be it that they were begun
+        later. Whoever says something new on one has it.
         """
-        begun = next((entry.begun for entry in self._entries if entry.session.th1 == session), self._state.count + 1)
-        self._entries = tuple(entry._replace(aside=True) if entry.begun < begun else entry for entry in self._entries)
+        self._entries = tuple(
+            entry if entry.session.th1 == session else entry._replace(aside=True) for entry in self._entries
+        )
 
     def remove(self, session: bytes) -> None:
         """Forget a session and its keys."""
