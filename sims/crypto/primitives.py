@@ -12,6 +12,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, Literal, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
@@ -185,7 +186,7 @@ def chain_step(hash_name: HashName, chain: bytes, info: bytes) -> tuple[bytes, b
     :param chain: 32 bytes, or a hash.
     :returns: what follows from mk, 44 bytes, and the next chain key.
     """
-    new, block = _HASHES[hash_name]
+    new, block = _SMALL_HASHES[hash_name]
     padded = chain.ljust(block, b"\0")
     inner, outer = padded.translate(_INNER), padded.translate(_OUTER)
     padded = new(outer + new(inner + b"\x01").digest()).digest().ljust(block, b"\0")  # mk
@@ -201,6 +202,26 @@ _HASHES: dict[HashName, tuple[Callable[[bytes], Any], int]] = {
     "sha256": (hashlib.sha256, 64),
     "sha384": (hashlib.sha384, 128),
 }
+
+
+def _python_sha384() -> Callable[[bytes], Any]:
+    """SHA-384 of the interpreter itself.
+
+    That of ``hashlib`` is OpenSSL's, which is quicker once it runs, but takes longer to begin than two blocks take. The
+    interpreter's has no public name: where it is called something else, ``hashlib`` has to do.
+    """
+    for name in ("_sha2", "_sha512"):  # of Python 3.12 and later, and of 3.11
+        try:
+            found: Callable[[bytes], Any] = import_module(name).sha384
+        except (ImportError, AttributeError):
+            continue
+        return found
+    return hashlib.sha384
+
+
+#: For what is no longer than some blocks.
+_SMALL_HASHES = {**_HASHES, "sha384": (_python_sha384(), 128)}
+
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 

@@ -79,6 +79,7 @@ class RoundTripTests(SynchronousTestCase):
         for n, ciphertext in ((0, b""), (2**64 - 1, bytes(200)), (7, b"x"), (8, b"xy"), (9, b"xyz")):
             frame = frames.encode_box(n, ciphertext)
             self.assertEqual(frames.decode(frame), Box(n, ciphertext))
+            self.assertEqual(frames._read_box(frame), Box(n, ciphertext) if n < 2**63 else None)
             self.assertEqual(frames.decode(json.dumps(json.loads(frame), indent=1).encode()), Box(n, ciphertext))
 
     def test_are_the_seeds_frames(self) -> None:
@@ -143,6 +144,9 @@ class RefusalTests(SynchronousTestCase):
             self.refused(doubled)
         for loose in ("Ym9==", "Yg=", "Yh==", "Ym9=", "Ym9v\n", "Ym9v ", "Ym-_", "Ym9vYg"):
             self.refused(encoded(SECURE | {"payload": {"ciphertext": loose}}))
+        bits_behind_an_escape = encoded(SECURE | {"payload": {"ciphertext": "Y?=="}}).replace(b"?", b"\\u005A")
+        self.refused(bits_behind_an_escape)
+        self.assertEqual(frames.decode(bits_behind_an_escape.replace(b"u005A", b"u0067")), Box(0, b"b"))
         for good in ("", "Yg==", "Ym8=", "Ym9v"):
             self.assertIsInstance(frames.decode(encoded(SECURE | {"payload": {"ciphertext": good}})), Box)
 

@@ -73,3 +73,18 @@ else:
         @given(n=st.integers(0, 2**64 - 1), ciphertext=st.binary(max_size=200))
         def test_boxes_come_back(self, n: int, ciphertext: bytes) -> None:
             self.assertEqual(frames.decode(frames.encode_box(n, ciphertext)), Box(n, ciphertext))
+
+        @CHEAP
+        @given(n=st.integers(0, 99), text=st.text(alphabet='AQgwY+/=\\"u0 \n', max_size=9), cut=st.integers(0, 3))
+        def test_boxes_are_read_alike(self, n: int, text: str, cut: int) -> None:
+            """In whatever base64, spelled in whatever JSON: as they are read where everything is looked at."""
+            quick = frames.encode_box(n, b"").replace(b'""', b'"' + b"YWJj"[cut:] + text.encode("ascii") + b'"')
+            try:
+                closely: object = frames.decode(b" " + quick)
+            except PeerError:
+                closely = PeerError
+            try:
+                found: object = frames.decode(quick)
+            except PeerError:
+                found = PeerError
+            self.assertEqual(found, closely)
