@@ -8,6 +8,7 @@ mailboxes and the accounts grow.
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import sqlite3
@@ -174,6 +175,8 @@ class Bare:
 
 def bench_store(messages: int, rounds: int) -> None:
     """Print the rates, their ratio, and the table."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # as the server does
     print(f"{SENDERS} senders, {SENDERS} people who are away, messages of {SIZE} bytes; limits lifted")
     print(f"{rounds} rounds of {messages} messages, taking turns")
     with tempfile.TemporaryDirectory() as folder:

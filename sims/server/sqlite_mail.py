@@ -58,7 +58,7 @@ class MailTables(TotalTables):
             self.file()
         results = [Kept.STORED] * len(asked)
         names = self._names(asked)
-        known = self._known([name for name in names if name is not None])
+        known = self._known(self._seen.among([name for name in names if name is not None]))
         random = self._entropy(KEY_SIZE * len(asked))
         letters: list[Any] = []
         bodies: list[Any] = []
@@ -83,6 +83,7 @@ class MailTables(TotalTables):
             bodies += (number, _masked(key, inner))
             keys += (number, key)
             self._fresh[name] = number
+            self._seen.add(name)
             self._fresh_boxes.add(dst)
             box.add(src, 1, len(inner))
             box.mids += 1

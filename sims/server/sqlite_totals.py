@@ -27,6 +27,10 @@ ROWS = 64
 FRESH = 4096
 #: So many mailboxes' totals are remembered.
 MAX_BOXES = 20_000
+#: So many letters are learned in one transaction, as long as there are some that are not.
+LEARNED = 256
+#: One byte of memory each; a power of two.
+PLACES = 2**22
 
 
 class Box:
@@ -51,6 +55,35 @@ class Box:
             self.senders.pop(src, None)
 
 
+class Seen:
+    """Which letters may have been filed: where it says no, there is no need to look.
+
+    Each has a place, which is that of others too. What has left stays, until the process ends.
+
+    :ivar whole: whether it knows of all. Then what it does not know of was never kept, or has been forgotten.
+    :ivar learned: the number of the newest letter that it has learned of in the order of their numbers.
+    """
+
+    __slots__ = ("_places", "learned", "whole")
+
+    def __init__(self) -> None:
+        self._places = bytearray(PLACES)
+        self.learned = 0
+        self.whole = False
+
+    def add(self, name: Name) -> None:
+        """One more."""
+        # The hash of bytes is another in every process: nobody can choose mids that all have one place.
+        self._places[hash(name) & (PLACES - 1)] = 1
+
+    def among(self, names: Sequence[Name]) -> list[Name]:
+        """Those that may have been filed."""
+        if not self.whole:
+            return [*names]
+        places = self._places
+        return [name for name in names if places[hash(name) & (PLACES - 1)]]
+
+
 class TotalTables(PeopleTables):
     """Mailboxes, in numbers. What the tables say of them is of the letters that are filed."""
 
@@ -64,6 +97,16 @@ class TotalTables(PeopleTables):
         self._filed: int | None = None
         self._fresh: dict[Name, int] = {}
         self._fresh_boxes: set[int] = set()
+        self._seen = Seen()
+
+    def look(self) -> bool:
+        filed = self._filed
+        changed = super().look()
+        if changed and self._seen.whole:
+            # Others may have kept something, behind all that was committed here before.
+            self._seen.learned = max(self._seen.learned, filed or 0)
+            self._seen.whole = False
+        return changed
 
     def forget(self) -> None:
         super().forget()
@@ -83,6 +126,17 @@ class TotalTables(PeopleTables):
             for *name, number in self._run(query, (self._filed,)):
                 self._fresh[tuple(name)] = number
             self._fresh_boxes.update(dst for dst, _, _ in self._fresh)
+        if not self._seen.whole:
+            self._learn()
+
+    def _learn(self) -> None:
+        """Learn of some letters more, from the oldest on. Those that are kept meanwhile are learned of at once."""
+        query = "select number, dst, src, mid from letters where number > ? order by number limit ?"
+        rows = self._run(query, (self._seen.learned, LEARNED)).fetchall()
+        for number, *name in rows:
+            self._seen.add(tuple(name))
+            self._seen.learned = number
+        self._seen.whole = len(rows) < LEARNED
 
     def last_filed(self) -> int:
         """The number of the newest letter that is filed."""

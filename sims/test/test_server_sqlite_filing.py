@@ -289,7 +289,12 @@ class CourseTests(FilingCase):
                     self.compare()
                     with self.other.transaction():
                         self.other.invite(b"i" * 32)
-                        self.other.file()
+                        for one in [Letter(src, dst, mid, b"of another process") for mid in some]:
+                            results = [self.other.keep(one, quota, now)]
+                            self.memory.keep(one, quota, now, results.append)
+                            self.assertIs(*results)
+                        if chance.random() < 0.5:
+                            self.other.file()
                 case 7:
                     self.both("written", dst, src)
                 case 8 if life == 50:
@@ -306,6 +311,9 @@ class CourseTests(FilingCase):
         self.patch(sqlite_mail, "FRESH", 5)
         self.patch(sqlite_totals, "MAX_BOXES", 2)
         for seed in range(12):
+            self.patch(sqlite_totals, "LEARNED", (7, 256)[seed % 3 == 0])
+            self.patch(sqlite_totals, "PLACES", (2**22, 32)[seed % 4 == 3])
+            self.crash()
             self.course(seed)
 
 
