@@ -14,7 +14,7 @@ from itertools import takewhile
 from math import inf
 from typing import Any
 
-from sims.crypto.primitives import TAG_SIZE, aead_seal
+from sims.crypto.primitives import TAG_SIZE, aead
 from sims.server.interfaces import Kept, Letter, Quota
 from sims.server.sqlite_people import GONE, KEY_SIZE, masked
 from sims.server.sqlite_totals import FRESH, MAX_BOXES, Box, Name, TotalTables, marks, pieces
@@ -28,7 +28,7 @@ _NONCE = bytes(12)
 
 def _masked(key: bytes, data: bytes) -> bytes:
     """As :func:`masked`, in half the time: with the key stream of AES-256-GCM, whose tag nobody needs."""
-    return aead_seal("AES256_GCM", key, _NONCE, b"", data)[:-TAG_SIZE]
+    return aead("AES256_GCM", key).encrypt(_NONCE, data, None)[:-TAG_SIZE]
 
 
 #: How bodies are masked, by the number that stands with their letters; the first, those of version 1 of the file.
@@ -63,29 +63,31 @@ class MailTables(TotalTables):
         letters: list[Any] = []
         bodies: list[Any] = []
         keys: list[Any] = []
+        fresh, fresh_boxes, seen = self._fresh, self._fresh_boxes, self._seen.add
         for at, name in enumerate(names):
             if name is None:
                 results[at] = Kept.NOBODY
                 continue
             (_, _, _, inner), quota, now = asked[at]
             dst, src, mid = name
+            size = len(inner)
             box = self._box(dst)
-            if name in known or name in self._fresh or not self._has_room(box, dst, src, len(inner), quota):
+            if name in known or name in fresh or not self._has_room(box, dst, src, size, quota):
                 self._write(letters, bodies, keys)
                 letters, bodies, keys = [], [], []
-                refused = self._crowded(name, len(inner), quota, now)
+                refused = self._crowded(name, size, quota, now)
                 if refused is not None:
                     results[at] = refused
                     continue
             self._newest = number = self._newest + 1
             key = random[at * KEY_SIZE : (at + 1) * KEY_SIZE]
             letters += (number, dst, src, now, mid)
-            bodies += (number, _masked(key, inner))
+            bodies += (number, aead("AES256_GCM", key).encrypt(_NONCE, inner, None)[:-TAG_SIZE])
             keys += (number, key)
-            self._fresh[name] = number
-            self._seen.add(name)
-            self._fresh_boxes.add(dst)
-            box.add(src, 1, len(inner))
+            fresh[name] = number
+            fresh_boxes.add(dst)
+            seen(name)
+            box.add(src, 1, size)
             box.mids += 1
         self._write(letters, bodies, keys)
         return results

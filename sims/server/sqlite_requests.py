@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from sims.server.interfaces import (
     Account,
@@ -31,7 +33,7 @@ MAX_QUEUED = 64 * 1024 * 1024
 EACH, OF_A_CONNECTION = 1024, 16 * 1024
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True):
     """What is asked for: a method of :class:`Tables`, or ``no_room`` or ``close``.
 
     :ivar told: of a message: how many refusals had been told when it was asked for.
@@ -43,6 +45,9 @@ class Request(NamedTuple):
     done: Done[Any]
     told: int = 0
     size: int = EACH
+
+    def __repr__(self) -> str:
+        return f"<request {self.name}>"
 
 
 class Refusals:

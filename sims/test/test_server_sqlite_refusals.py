@@ -6,6 +6,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims.server import sqlite_requests
@@ -142,5 +143,5 @@ class RefusalsTests(SynchronousTestCase):
             refusals.add(request)
         self.assertEqual(len(refusals), 1000)
         self.assertIsInstance(refusals._last, OrderedDict, "a dict looks at all that were deleted before its first")
-        refusals.add(requests[1000]._replace(told=999))
+        refusals.add(replace(requests[1000], told=999))
         self.assertEqual(len(refusals), 2)
