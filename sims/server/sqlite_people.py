@@ -98,9 +98,10 @@ class PeopleTables:
         (version,) = self._run("pragma data_version").fetchone()
         if version == self._version:
             return False
+        highest = self._highest()  # this may fail: then it is still to be seen that something has changed
         self._version = version
         self.foreign += 1
-        self._newest = max(self._newest, self._highest())
+        self._newest = max(self._newest, highest)
         self.stale = True
         self.forget()
         return True

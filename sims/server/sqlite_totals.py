@@ -29,8 +29,8 @@ FRESH = 4096
 MAX_BOXES = 20_000
 #: So many letters are learned in one transaction, as long as there are some that are not.
 LEARNED = 256
-#: One byte of memory each; a power of two.
-PLACES = 2**22
+#: One bit of memory each; a power of two, and at least 8.
+PLACES = 2**25
 
 
 class Box:
@@ -58,7 +58,8 @@ class Box:
 class Seen:
     """Which letters may have been filed: where it says no, there is no need to look.
 
-    Each has a place, which is that of others too. What has left stays, until the process ends.
+    Each has a place, which is that of others too: one in nine places is taken by 4 million. What has left stays, until
+    the process ends.
 
     :ivar whole: whether it knows of all. Then what it does not know of was never kept, or has been forgotten.
     :ivar learned: the number of the newest letter that it has learned of in the order of their numbers.
@@ -67,21 +68,22 @@ class Seen:
     __slots__ = ("_places", "learned", "whole")
 
     def __init__(self) -> None:
-        self._places = bytearray(PLACES)
+        self._places = bytearray(PLACES // 8)
         self.learned = 0
         self.whole = False
 
     def add(self, name: Name) -> None:
         """One more."""
         # The hash of bytes is another in every process: nobody can choose mids that all have one place.
-        self._places[hash(name) & (PLACES - 1)] = 1
+        place = hash(name) & (PLACES - 1)
+        self._places[place >> 3] |= 1 << (place & 7)
 
     def among(self, names: Sequence[Name]) -> list[Name]:
         """Those that may have been filed."""
         if not self.whole:
             return [*names]
-        places = self._places
-        return [name for name in names if places[hash(name) & (PLACES - 1)]]
+        places, mask = self._places, PLACES - 1
+        return [name for name in names if places[(place := hash(name) & mask) >> 3] >> (place & 7) & 1]
 
 
 class TotalTables(PeopleTables):
@@ -100,12 +102,11 @@ class TotalTables(PeopleTables):
         self._seen = Seen()
 
     def look(self) -> bool:
-        filed = self._filed
         changed = super().look()
-        if changed and self._seen.whole:
-            # Others may have kept something, behind all that was committed here before.
-            self._seen.learned = max(self._seen.learned, filed or 0)
-            self._seen.whole = False
+        if changed:
+            # Others may have kept something, under whichever number: one that was given away here and rolled back, one
+            # that was used before and has left. All are read again.
+            self._seen.learned, self._seen.whole = 0, False
         return changed
 
     def forget(self) -> None:

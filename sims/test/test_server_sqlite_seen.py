@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sims.server import sqlite_totals
+import sqlite3
+
+from sims.server import sqlite_mail, sqlite_totals
 from sims.server.interfaces import Kept, Letter
 from sims.server.sqlite_totals import Seen
 from sims.test.store_contract import ANN, BOB, NOW, letter
@@ -48,39 +50,80 @@ class SeenTests(FilingCase):
         self.assertEqual((counts[0], counts[-2:]), (2, [1, 1]))
 
     def test_of_another_process(self) -> None:
-        """What it has kept is learned of, and not all the rest again; not even if it came under a number that was
-        given away here in vain."""
-        self.keep(*[letter(number) for number in range(300)])
+        """What it has kept is known, though it came under a number that was given away here in vain."""
+        self.keep(letter(0))
+        self.roll_back(400, 5)
         self.file()
+        with self.other.transaction():
+            self.other.keep(letter(500), LARGE, NOW)
+        self.assertEqual(self.looked_for(letter(500), letter(501))[0], [Kept.KNOWN, Kept.STORED])
+        self.file()
+        self.assertEqual(self.keep(letter(500), letter(501)), [Kept.KNOWN, Kept.KNOWN])
+        self.check(self.other)
+
+    def roll_back(self, first: int, count: int) -> None:
+        """A group that is not committed."""
         tables = self.store.tables
         with self.assertRaises(KeyError), tables.transaction():
-            tables.keep_all([(letter(number), LARGE, NOW) for number in range(400, 405)])
+            tables.keep_all([(letter(number), LARGE, NOW) for number in range(first, first + count)])
             raise KeyError
-        self.keep(letter(300))
+
+    def test_under_a_number_that_has_left(self) -> None:
+        """Where all has expired, another process begins with the first number again."""
+        self.patch(sqlite_mail, "MARGIN", 3)
+        self.keep(letter(0))
         self.file()
-        learned = tables._seen.learned
+        self.crash()
+        self.keep()
+        tables = self.store.tables
+        self.file()
+        self.assertEqual((tables._seen.learned, tables._seen.whole), (1, True))
+        self.roll_back(400, 20)
+        with tables.transaction():
+            tables.expire(NOW)
+        self.assertEqual(self.rows("select count(*) from keys"), [(0,)])
+        self.look_on()
         with self.other.transaction():
             self.other.keep(letter(500), LARGE, NOW)
             self.other.file()
-        self.assertEqual(self.looked_for(letter(500), letter(501)), ([Kept.KNOWN, Kept.STORED], 1))
-        self.assertEqual(learned, 0)
-        self.assertGreater(tables._seen.learned, 300)
+        self.assertEqual(self.rows("select number from letters"), [(1,)])
+        self.assertEqual(self.keep(letter(500), letter(501)), [Kept.KNOWN, Kept.STORED])
 
-    def test_all_of_one_place(self) -> None:
-        """That makes for work, and nothing else."""
-        self.patch(sqlite_totals, "PLACES", 1)
-        self.crash()
-        letters = [letter(number) for number in range(4)]
-        self.assertEqual(self.keep(*letters), [Kept.STORED] * 4)
+    def test_what_was_not_looked_at(self) -> None:
+        """Where the look at what another process has done fails, it is made again."""
+        error = sqlite3.OperationalError("for want of room")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+        self.keep(letter(0))
         self.file()
-        self.assertEqual(self.looked_for(letters[2], letter(9)), ([Kept.KNOWN, Kept.STORED], 2))
-        self.assertEqual(self.looked_for(Letter(ANN, BOB, letters[0].mid, b"other")), ([Kept.KNOWN], 1))
+        with self.other.transaction():
+            self.other.delete(ANN)
+        failed: list[None] = []
+
+        def fails() -> int:
+            failed.append(None)
+            raise error
+
+        patched = self.patch(self.store.tables, "_highest", fails)
+        self.store.turn(0)
+        patched.restore()
+        self.assertEqual((len(failed), self.calls.failed), (1, []))
+        self.assertEqual(self.keep(letter(1, BOB, ANN)), [Kept.NOBODY])
+
+    def test_places_that_are_all_taken(self) -> None:
+        """That makes for work, and nothing else."""
+        self.patch(sqlite_totals, "PLACES", 8)
+        self.crash()
+        letters = [letter(number) for number in range(100)]
+        self.assertEqual(self.keep(*letters), [Kept.STORED] * 100)
+        self.file()
+        self.assertEqual(self.looked_for(letters[2], letter(200)), ([Kept.KNOWN, Kept.STORED], 2))
+        self.assertEqual(self.keep(Letter(ANN, BOB, letters[0].mid, b"other")), [Kept.KNOWN])
 
     def test_fits_in_memory(self) -> None:
         seen = Seen()
-        for number in range(1000):
+        for number in range(1_000):
             seen.add((1, 2, number.to_bytes(16, "big")))
         seen.whole = True
-        strangers = [(1, 3, number.to_bytes(16, "big")) for number in range(10_000)]
-        self.assertLess(len(seen.among(strangers)), 100)
+        self.assertEqual(len(seen.among([(1, 2, number.to_bytes(16, "big")) for number in range(1_000)])), 1_000)
+        self.assertLess(len(seen.among([(1, 3, number.to_bytes(16, "big")) for number in range(10_000)])), 20)
         self.assertEqual(len(seen._places), 4 * 1024 * 1024)
