@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     online.add_argument("--rounds", type=int, default=5, help="how often the two take turns (default: 5)")
     store = commands.add_parser("store", help="durable messages for people who are away, beside a bare writer")
     store.add_argument("--messages", type=int, default=20_000, help="in each round (default: 20000)")
-    store.add_argument("--rounds", type=int, default=5, help="how often the two take turns (default: 5)")
+    store.add_argument("--rounds", type=int, default=9, help="how often the two take turns (default: 9)")
     floor = commands.add_parser(
         "floor", help="(used by the others) time the primitives, one for each byte of standard input"
     )

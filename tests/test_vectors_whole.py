@@ -8,4 +8,4 @@ from sims.test import test_vectors as fast
 class WholeLeafTests(fast.LeafTests):
     """All of them."""
 
-    every = 1
+    every = step = 1

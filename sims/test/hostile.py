@@ -6,13 +6,14 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.trial.unittest import SynchronousTestCase
 
 from sims import messages
+from sims.crypto.primitives import p384_to_pem
 from sims.crypto.seed import Keys
 from sims.server.connection import State
 from sims.strictjson import Digest, Octets, Octets16, Octets32, Pem
+from sims.test.cheapkeys import use_cheap_keys
 from sims.test.clients import Driven, Raw
 from sims.test.network import Network
 
@@ -26,8 +27,8 @@ SPEC = "ECDHE-AES128_CTR-SHA256"
 
 def fresh_keys(raw: Raw) -> Keys:
     """A key and a random, as phase 3 carries them."""
-    public = raw.network.entropy.p384().public_key()
-    return Keys(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), raw.network.entropy.octets(32))
+    entropy = raw.network.entropy
+    return Keys(p384_to_pem(entropy.p384().public_key()), entropy.octets(32))
 
 
 def forged(raw: Raw) -> messages.Secure:
@@ -49,9 +50,16 @@ def outcome(raw: Raw) -> Outcome:
 
 
 class ServerTestCase(SynchronousTestCase):
-    """A server with two honest clients in conversation."""
+    """A server with two honest clients in conversation.
+
+    :ivar real_keys: theirs are of secp384r1, and the hostile one's.
+    """
+
+    real_keys = False
 
     def setUp(self) -> None:
+        if not self.real_keys:
+            use_cheap_keys(self)
         self.network = Network()
         self.alice = Driven(self.network, "alice", 1).dial()
         self.bob = Driven(self.network, "bob", 2).dial()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -14,10 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sims.client import driver, driver_connection, events
 from sims.client.events import Contact, Delivery
+from sims.crypto.primitives import p384_to_pem
 from sims.errors import Code, LocalError, PeerError, SimsError, UnavailableError
 from sims.server import limits
 from sims.server.connection import SeedConnection
-from sims.test.cheapkeys import use_cheap_keys
+from sims.test.cheapkeys import SeededEntropy, use_cheap_keys
 from sims.test.clients import Driven, Program, Raw
 from sims.test.network import Endpoint, Network, Stream, cut
 from sims.transport import FRAME_TIMEOUT, LINGER
@@ -145,7 +147,7 @@ class ConnectTests(ClientTestCase):
         cases: dict[str, tuple[bytes, float, Code]] = {
             "garbage": (b"garbage\n\n", 0, Code.MALFORMED),
             "not a message": (b"{}\n\n", 0, Code.MALFORMED),
-            "forged": (_FORGED, 0, Code.NOT_AUTHENTICATED),
+            "forged": (_forged(), 0, Code.NOT_AUTHENTICATED),
             "too long": (b"x" * 70_000, 0, Code.TOO_LARGE),
             "half a frame": (b'{"type":', FRAME_TIMEOUT, Code.UNAVAILABLE),
         }
@@ -614,10 +616,11 @@ def _happened(network: Network, count: int) -> bool:
     return network.happenings >= count
 
 
-_FORGED = (
-    b'{"type":"secure","sa-data":{"hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","iv":"AAAAAAAAAAAAAAAAAAAAAA==",'
-    b'"random":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},"payload":{"ciphertext":"AAAA","public_key":"'
-    + b"A" * 284
-    + b"AAA="
-    + b'"}}\n\n'
-)
+def _forged() -> bytes:
+    """A secure frame that is well made, and that nobody's keys open."""
+    key = b64encode(p384_to_pem(SeededEntropy(7).p384().public_key()))
+    return (
+        b'{"type":"secure","sa-data":{"hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",'
+        b'"iv":"AAAAAAAAAAAAAAAAAAAAAA==","random":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},'
+        b'"payload":{"ciphertext":"AAAA","public_key":"' + key + b'"}}\n\n'
+    )

@@ -63,7 +63,7 @@ class BreakingTests(WorldTestCase):
     :cvar every: one of so many places is tried; all of them in ``tests/test_faults_whole.py``.
     """
 
-    every = 3
+    every = 5
 
     def setUp(self) -> None:
         super().setUp()

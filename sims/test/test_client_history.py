@@ -20,7 +20,7 @@ class KeptTests(HistoryTestCase):
     :cvar every: one of so many commits is tried; all of them in ``tests/test_faults_whole.py``.
     """
 
-    every = 3
+    every = 5
 
     def test_both_ways(self) -> None:
         """Who, what, when, how far; the same after a restart."""

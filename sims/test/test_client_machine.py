@@ -151,13 +151,20 @@ else:
             return not any(user.messenger.unsent or user.messenger.ready is None for user in self.users)
 
     class MachineTests(SynchronousTestCase):  # type: ignore[no-redef]
+        """The machine, run.
+
+        :cvar examples: how many courses; more in ``tests/test_random_whole.py``.
+        """
+
+        examples = 6
+
         def test_any_order(self) -> None:
-            """Of 12 ways, each with 30 things that happen."""
+            """Each with 30 things that happen."""
             use_few_keys(self)
             run_state_machine_as_test(
                 People,
                 settings=settings(
-                    max_examples=12,
+                    max_examples=self.examples,
                     stateful_step_count=30,
                     deadline=None,
                     database=None,

@@ -15,7 +15,7 @@ from sims.crypto.primitives import p384_to_pem
 from sims.crypto.seed import Keys
 from sims.errors import Code, PeerError
 from sims.strictjson import Octets32, Pem
-from sims.test.cheapkeys import SeededEntropy
+from sims.test.cheapkeys import SeededEntropy, use_cheap_keys
 from sims.test.desk import Desk, Far, anybody, heard, kinds
 
 LOWER, OWN, HIGHER = 3, 5, 9
@@ -23,6 +23,9 @@ LOWER, OWN, HIGHER = 3, 5, 9
 
 class HopTableTests(SynchronousTestCase):
     """Every state of the session with the server, with every frame."""
+
+    def setUp(self) -> None:
+        use_cheap_keys(self)
 
     def frames(self, desk: Desk) -> dict[str, bytes]:
         """One frame of each kind."""
@@ -107,6 +110,9 @@ class HopTableTests(SynchronousTestCase):
 
 class PeerTableTests(SynchronousTestCase):
     """Every state of a conversation, with every message."""
+
+    def setUp(self) -> None:
+        use_cheap_keys(self)
 
     def bring(self, state: str, number: int) -> tuple[Desk, Far]:
         """A messenger with a conversation in this state."""

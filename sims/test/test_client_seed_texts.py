@@ -20,7 +20,12 @@ OWN, HIGHER = 5, 9
 
 
 class TextTests(SynchronousTestCase):
-    """Texts, their acknowledgements, and what becomes of them when a conversation ends or is replaced."""
+    """Texts, their acknowledgements, and what becomes of them when a conversation ends or is replaced.
+
+    :cvar many: texts, several windows full; in ``tests/test_random_whole.py`` there are more.
+    """
+
+    many = 6 * WINDOW
 
     def setUp(self) -> None:
         use_cheap_keys(self)
@@ -254,18 +259,18 @@ class TextTests(SynchronousTestCase):
         self.assertEqual(len(self.far.texts(self.desk.take())), 100 - WINDOW - 1)
 
     def test_one_way(self) -> None:
-        """A thousand texts to a peer that acknowledges and says nothing."""
+        """Many texts to a peer that acknowledges and says nothing."""
         self.far.open()
         got: list[str] = []
-        self.send(*map(str, range(1000)))
+        self.send(*map(str, range(self.many)))
         while sent := self.desk.take():
             got += self.far.texts(sent)
             for inner in sent:
                 self.assertEqual(inner["type"], "client-com")
                 self.desk.give(self.far.ack())
-        self.assertEqual(got, [str(number) for number in range(1000)])
+        self.assertEqual(got, [str(number) for number in range(self.many)])
         delivered = [ref for ref, state in self.states() if state == "delivered"]
-        self.assertEqual(delivered, [f"ref {number}" for number in range(1000)])
+        self.assertEqual(delivered, [f"ref {number}" for number in range(self.many)])
 
     def test_empty_text_moves_keys_on(self) -> None:
         """After 64 texts without one of ours an empty one goes out, which nobody shows or acknowledges."""

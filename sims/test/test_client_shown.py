@@ -200,7 +200,7 @@ class CommitTests(WorldTestCase):
     :cvar every: with one of so many commits; with all of them in ``tests/test_faults_whole.py``.
     """
 
-    every = 3
+    every = 5
 
     def test_what_can_wait(self) -> None:
         """It waits for a moment only, at either end: be it that nothing else happens."""

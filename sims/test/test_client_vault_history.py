@@ -125,6 +125,13 @@ class MemoryTests(Contract, SynchronousTestCase):
 
 
 class VaultTests(Contract, SynchronousTestCase):
+    """The one in a vault.
+
+    :cvar seeds: how many courses beside a store without an index; more in ``tests/test_random_whole.py``.
+    """
+
+    seeds = 2
+
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
         self.folder.mkdir(mode=0o700, parents=True)
@@ -145,7 +152,7 @@ class VaultTests(Contract, SynchronousTestCase):
     def test_index(self) -> None:
         """Whenever words are indexed, those are found that a store without an index finds."""
         self.patch(vault, "MOST_UNINDEXED", 3)
-        for seed in range(4):
+        for seed in range(self.seeds):
             chance, other = Random(seed), MemoryStore()
             for peer in "ab":
                 self.store.commit(Change(deleted=(peer,)))

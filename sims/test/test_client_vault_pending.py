@@ -75,10 +75,17 @@ class PendingCase(SynchronousTestCase):
 
 
 class SameTests(PendingCase):
+    """Beside a store that puts nothing off.
+
+    :cvar seeds: how many courses; more in ``tests/test_random_whole.py``.
+    """
+
+    seeds = 3
+
     def test_whatever_changes(self) -> None:
         """A store that puts nothing off gives the same answers, whenever they are asked for, and after a crash."""
         self.patch(vault_pending, "MOST", 5)
-        for seed in range(6):
+        for seed in range(self.seeds):
             chance, other = Random(seed), MemoryStore()
             self.setUp()
             for _ in range(40):

@@ -220,7 +220,7 @@ class OneFault(SynchronousTestCase):
     :cvar every: one of so many is tried; all of them in ``tests/test_faults_whole.py``.
     """
 
-    every = 3
+    every = 6
 
     def heals(self, point: Point, lost: Lost) -> None:
         """The relay is honest from now on."""

@@ -35,7 +35,6 @@ except ImportError:
 
 else:
     SETTINGS = settings(
-        max_examples=14,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,
@@ -261,10 +260,15 @@ else:
             assert answered in alice.shown
 
     class Machines(SynchronousTestCase):  # type: ignore[no-redef]
-        """The machines, run."""
+        """The machines, run.
+
+        :cvar examples: how many courses; more in ``tests/test_random_whole.py``.
+        """
+
+        examples = 6
 
         def test_a_relay_can_do_no_harm(self) -> None:
-            run_state_machine_as_test(Relayed, settings=SETTINGS)
+            run_state_machine_as_test(Relayed, settings=settings(SETTINGS, max_examples=self.examples))
 
         def test_a_restored_copy_is_healed(self) -> None:
-            run_state_machine_as_test(Restored, settings=SETTINGS)
+            run_state_machine_as_test(Restored, settings=settings(SETTINGS, max_examples=self.examples))

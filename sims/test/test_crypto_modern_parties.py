@@ -36,7 +36,6 @@ except ImportError:
 
 else:
     SETTINGS = settings(
-        max_examples=12,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,
@@ -280,7 +279,12 @@ else:
                     assert all(number in end.shown or number in lost for number in self.said[other, one])
 
     class Machines(SynchronousTestCase):  # type: ignore[no-redef]
-        """The machine, run."""
+        """The machine, run.
+
+        :cvar examples: how many courses; more in ``tests/test_random_whole.py``.
+        """
+
+        examples = 6
 
         def test_a_relay_can_do_no_harm(self) -> None:
-            run_state_machine_as_test(Relayed, settings=SETTINGS)
+            run_state_machine_as_test(Relayed, settings=settings(SETTINGS, max_examples=self.examples))

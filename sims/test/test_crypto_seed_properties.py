@@ -9,6 +9,7 @@ from sims.crypto.seed import Box, End
 from sims.errors import Code, PeerError
 from sims.specs import SEED, CipherSpec
 from sims.test.builders import NO_HYPOTHESIS, PAIRS, Conversation, refusal, session_pair, snapshot, with_field
+from sims.test.cheapkeys import use_cheap_keys
 
 try:
     from hypothesis import HealthCheck, given, settings
@@ -51,6 +52,9 @@ else:
 
     class Interleavings(SynchronousTestCase):
         """Two ordered links, and every order of sending and delivering on them."""
+
+        def setUp(self) -> None:
+            use_cheap_keys(self)
 
         @slow
         @given(story=steps, ends=st.sampled_from(PAIRS), spec=st.sampled_from(SEED))

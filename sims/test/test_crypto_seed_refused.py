@@ -20,6 +20,7 @@ from sims.test.builders import (
     snapshot,
     with_field,
 )
+from sims.test.cheapkeys import use_cheap_keys
 from sims.test.foreign_keys import PREFIX, foreign_keys, pem_of
 from sims.test.seed_builders import GOOD, PLAINTEXT, refused
 
@@ -61,6 +62,8 @@ class Tampering(SynchronousTestCase):
         return range(self.turn % 4, len(value), 4)
 
     def test_a_flipped_bit_anywhere_in_what_the_mac_covers(self) -> None:
+        use_cheap_keys(self)
+
         def change(session: Session, box: Box, what: str) -> None:
             for field in ("hash", "random", "ciphertext"):
                 value = getattr(box, field)
@@ -79,6 +82,8 @@ class Tampering(SynchronousTestCase):
         self.each(change)
 
     def test_a_flipped_bit_anywhere_in_the_iv_shows_in_the_plaintext(self) -> None:
+        use_cheap_keys(self)
+
         def change(session: Session, box: Box, what: str) -> None:
             for position in range(16):
                 for bit in (0, 7):
@@ -88,6 +93,7 @@ class Tampering(SynchronousTestCase):
         self.each(change)
 
     def test_a_flipped_iv_is_no_text_either(self) -> None:
+        use_cheap_keys(self)
         for spec in SEED:
             sealing, opening = session_pair(spec=spec)
             box = sealing.seal(wire.encode_text("good morning"))
@@ -141,6 +147,7 @@ class Tampering(SynchronousTestCase):
             self.assertEqual([opening.open(box, bytes) for box in (first, second)], [PLAINTEXT, b'{"type":"ack"}'])
 
     def test_a_box_of_another_spec(self) -> None:
+        use_cheap_keys(self)
         for ours, theirs in product(SEED, SEED):
             if ours is not theirs:
                 # The same keys, as the seed of the randomness is the same.
@@ -182,6 +189,7 @@ class Replays(SynchronousTestCase):
                 refused(self, opening, box, Code.NOT_AUTHENTICATED)
 
     def test_after_further_messages(self) -> None:
+        use_cheap_keys(self)
         sealing, opening = session_pair()
         boxes = [sealing.seal(b"%d" % number) for number in range(5)]
         for number, box in enumerate(boxes):
@@ -190,6 +198,7 @@ class Replays(SynchronousTestCase):
                 refused(self, opening, earlier, Code.NOT_AUTHENTICATED)
 
     def test_after_the_receivers_pairs_have_moved(self) -> None:
+        use_cheap_keys(self)
         for ends in PAIRS:
             session_a, session_b = session_pair(*ends)
             seen_a: list[Box] = []
@@ -230,6 +239,7 @@ class Replays(SynchronousTestCase):
 
 class Decoding(SynchronousTestCase):
     def test_that_fails_leaves_everything_as_it_was(self) -> None:
+        use_cheap_keys(self)
         errors: list[BaseException] = [
             PeerError(Code.MALFORMED, "no"),
             LocalError(Code.POLICY, "no"),

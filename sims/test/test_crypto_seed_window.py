@@ -19,10 +19,13 @@ from sims.test.builders import (
     snapshot,
     with_field,
 )
+from sims.test.cheapkeys import use_cheap_keys
 from sims.test.seed_builders import PLAINTEXT, entropy_of, own_pairs, refused
 
 
-class Crossing(SynchronousTestCase):
+class RealKeys(SynchronousTestCase):
+    """With keys of secp384r1; the other tests have cheap ones."""
+
     def test_both_send_at_once(self) -> None:
         for ends in PAIRS:
             conversation = Conversation(session_pair(*ends))
@@ -31,6 +34,11 @@ class Crossing(SynchronousTestCase):
                     self.assertTrue(conversation.send(end))
                 conversation.drain()
                 self.assertEqual(conversation.lost(), ([], []))
+
+
+class Crossing(SynchronousTestCase):
+    def setUp(self) -> None:
+        use_cheap_keys(self)
 
     def test_in_any_order_that_a_die_gives(self) -> None:
         die = Random(6)
@@ -81,6 +89,9 @@ class Crossing(SynchronousTestCase):
 
 
 class Window(SynchronousTestCase):
+    def setUp(self) -> None:
+        use_cheap_keys(self)
+
     def test_sealing_waits_when_so_much_is_under_way(self) -> None:
         self.assertEqual(WINDOW, 64)
         session, _ = session_pair()
@@ -202,6 +213,9 @@ class Window(SynchronousTestCase):
 
 
 class FramesForOnePair(SynchronousTestCase):
+    def setUp(self) -> None:
+        use_cheap_keys(self)
+
     def test_are_bounded_because_each_is_remembered(self) -> None:
         self.patch(seed, "MAX_FRAMES_PER_PAIR", 3)
         session, other = session_pair()

@@ -32,6 +32,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 #: A room of several modules: those whose name begins so, beside the module itself.
 PARTS = {"sims.vectors": "sims.vectors_", "sims.tap": "sims.tap_"}
 
+#: What imports without a statement.
+_CALLED = ("import_module", "__import__")
+
 #: Pairs that keep apart though one stands above the other.
 APART = tuple(("sims.crypto", room) for room in ("sims.wire", "sims.messages", "sims.inner", "sims.frames"))
 
@@ -93,7 +96,7 @@ def imports_of(name: str, module: Module, known: Mapping[str, Module]) -> list[s
     """What a module imports, wherever in it: modules by their full names; of other packages, what is named."""
     found: list[str] = []
     package = name if module.is_package else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(module.source)):
+    for node in _nodes(module.source):
         if isinstance(node, ast.Import):
             found.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -110,9 +113,22 @@ def imports_of(name: str, module: Module, known: Mapping[str, Module]) -> list[s
     return list(dict.fromkeys(found))
 
 
+def _nodes(source: str) -> Iterator[ast.AST]:
+    """Whatever may import something: all statements, and expressions too where a name in them could."""
+    tree = ast.parse(source)
+    return ast.walk(tree) if any(name in source for name in _CALLED) else _statements(tree)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield child
+            yield from _statements(child)
+
+
 def _imported_by_call(node: ast.Call) -> list[str]:
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if called not in ("import_module", "__import__") or not node.args:
+    if called not in _CALLED or not node.args:
         return []
     what = node.args[0]
     return [what.value] if isinstance(what, ast.Constant) and isinstance(what.value, str) else []

@@ -75,49 +75,6 @@ class BeforeSessionTests(ServerTestCase):
         # The same without a change is taken.
         self.meet({"good": (lambda raw: (self.frames(good)(raw), raw.stream.loseConnection()), CLOSED)})
 
-    def test_connect_3(self) -> None:
-        def head(raw: Raw) -> dict[str, Any]:
-            return {"type": "connect", "phase": 3, "name": raw.name, "id": raw.id, "ciphers": SPEC}
-
-        def change(**fields: Any) -> Act:
-            def act(raw: Raw) -> None:
-                keys = fresh_keys(raw)
-                frame: dict[str, Any] = {
-                    **head(raw),
-                    "data": {"public_key": base64(keys.public_key), "client_random": base64(keys.random)},
-                }
-                for name, value in fields.items():
-                    (frame["data"] if name in frame["data"] else frame)[name] = value
-                raw.send(frame)
-
-            return act
-
-        p256 = ec.generate_private_key(ec.SECP256R1()).public_key()
-        other_curve = p256.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        pem = fresh_keys(Raw(self.network)).public_key
-        for connection in list(self.network.server.connections):
-            if connection.state is State.GREETING:
-                connection.abort()
-        self.network.settle()
-        cases: dict[str, tuple[Act, Outcome]] = {
-            "another name": (change(name="eve"), CLOSED),
-            "another id": (change(id=667), CLOSED),
-            "somebody else's id": (change(id=1), CLOSED),
-            "another spec": (change(ciphers="ECDHE-AES256_CTR-SHA384"), CLOSED),
-            "unknown spec": (change(ciphers="NULL"), CLOSED),
-            "no data": (change(data={}), CLOSED),
-            "key on another curve": (change(public_key=base64(other_curve)), CLOSED),
-            "the same, as long as ours": (change(public_key=base64(_padded(other_curve))), CLOSED),
-            "key not on the curve": (change(public_key=base64(_moved(pem))), CLOSED),
-            "key of another algorithm": (change(public_key=base64(pem.replace(b"MHYw", b"MHYx"))), CLOSED),
-            "key without its newline": (change(public_key=base64(pem[:-1])), CLOSED),
-            "key not in base64": (change(public_key="!" * 288), CLOSED),
-            "key that is no text": (change(public_key=7), CLOSED),
-        }
-        for size in (0, 31, 33, 64):
-            cases[f"random of {size}"] = (change(client_random=base64(bytes(size))), CLOSED)
-        self.meet(cases, greeted=True)
-
     def test_out_of_order(self) -> None:
         def secure(raw: Raw) -> None:
             raw.send(forged(raw))
@@ -212,6 +169,55 @@ class BeforeSessionTests(ServerTestCase):
                 self.check_members(f"{name} {number}")
             self.check_others(f"{number}")
         self.assertEqual([call for call in self.network.clock.getDelayedCalls() if call.getTime() > 10], [])
+
+
+class KeysTests(ServerTestCase):
+    """The keys of phase 3, with those of secp384r1 that they are meant to be."""
+
+    real_keys = True
+
+    def test_connect_3(self) -> None:
+        def head(raw: Raw) -> dict[str, Any]:
+            return {"type": "connect", "phase": 3, "name": raw.name, "id": raw.id, "ciphers": SPEC}
+
+        def change(**fields: Any) -> Act:
+            def act(raw: Raw) -> None:
+                keys = fresh_keys(raw)
+                frame: dict[str, Any] = {
+                    **head(raw),
+                    "data": {"public_key": base64(keys.public_key), "client_random": base64(keys.random)},
+                }
+                for name, value in fields.items():
+                    (frame["data"] if name in frame["data"] else frame)[name] = value
+                raw.send(frame)
+
+            return act
+
+        p256 = ec.generate_private_key(ec.SECP256R1()).public_key()
+        other_curve = p256.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        pem = fresh_keys(Raw(self.network)).public_key
+        for connection in list(self.network.server.connections):
+            if connection.state is State.GREETING:
+                connection.abort()
+        self.network.settle()
+        cases: dict[str, tuple[Act, Outcome]] = {
+            "another name": (change(name="eve"), CLOSED),
+            "another id": (change(id=667), CLOSED),
+            "somebody else's id": (change(id=1), CLOSED),
+            "another spec": (change(ciphers="ECDHE-AES256_CTR-SHA384"), CLOSED),
+            "unknown spec": (change(ciphers="NULL"), CLOSED),
+            "no data": (change(data={}), CLOSED),
+            "key on another curve": (change(public_key=base64(other_curve)), CLOSED),
+            "the same, as long as ours": (change(public_key=base64(_padded(other_curve))), CLOSED),
+            "key not on the curve": (change(public_key=base64(_moved(pem))), CLOSED),
+            "key of another algorithm": (change(public_key=base64(pem.replace(b"MHYw", b"MHYx"))), CLOSED),
+            "key without its newline": (change(public_key=base64(pem[:-1])), CLOSED),
+            "key not in base64": (change(public_key="!" * 288), CLOSED),
+            "key that is no text": (change(public_key=7), CLOSED),
+        }
+        for size in (0, 31, 33, 64):
+            cases[f"random of {size}"] = (change(client_random=base64(bytes(size))), CLOSED)
+        self.meet(cases, greeted=True)
 
 
 def _padded(pem: bytes) -> bytes:

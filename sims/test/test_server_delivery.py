@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from random import Random
 
 from sims.errors import Code
-from sims.server.delivery import ACK_WAIT, FULL_WAIT, PULL, REMEMBERED
+from sims.server import delivery
+from sims.server.delivery import ACK_WAIT, FULL_WAIT, PULL
 from sims.server.limits import Limits
 from sims.test.delivery_case import DeliveryTestCase, Reader, letter
 from sims.test.late_store import LateStore
@@ -124,13 +125,15 @@ class AgainTests(DeliveryTestCase):
         self.assertEqual((self.kept(), len(self.accepted)), ([], 3))
 
     def test_memory_is_bounded(self) -> None:
+        self.assertEqual(delivery.REMEMBERED, 20_000)
+        self.patch(delivery, "REMEMBERED", 500)
         bob = self.join()
-        for number in range(REMEMBERED + 2):
+        for number in range(502):
             self.send(number)
             self.acknowledge(bob, number)
-        self.assertEqual(len(self.delivery._remembered), REMEMBERED)
-        self.send(REMEMBERED + 1)
-        self.assertEqual(len(bob.given), REMEMBERED + 2)
+        self.assertEqual(len(self.delivery._remembered), 500)
+        self.send(501)
+        self.assertEqual(len(bob.given), 502)
 
 
 class RefusedTests(DeliveryTestCase):
@@ -293,8 +296,11 @@ class RandomTests(DeliveryTestCase):
     """Senders, a reader who comes and goes, and a store that takes its time, in any order.
 
     What was accepted comes; on one connection nothing comes twice; what is new comes in the order of its sender.
+
+    :cvar seeds: how many courses; more in ``tests/test_random_whole.py``.
     """
 
+    seeds = 75
     limits = Limits().with_limit("mailbox=none").with_limit("unacknowledged=500/5")
 
     def setUp(self) -> None:
@@ -320,7 +326,7 @@ class RandomTests(DeliveryTestCase):
         self.assertEqual(bob.numbers, [1, 2])
 
     def test_any_order(self) -> None:
-        for seed in range(150):
+        for seed in range(self.seeds):
             self.late = LateStore()
             self.store = self.late.stored
             self.begin(self.late)

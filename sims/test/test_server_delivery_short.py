@@ -21,8 +21,6 @@ from sims.test.delivery_case import Reader, letter
 from sims.test.small_disk import SmallDiskStore
 from sims.test.store_contract import ANN, BOB, NOW, account
 
-RUNS = 400
-
 
 class Person:
     """Ann's client: what it has sent and not heard of, and whom it holds back; the wire both ways."""
@@ -192,10 +190,15 @@ def run_one(case: SynchronousTestCase, steps: bytes) -> None:
 
 
 class RandomTests(SynchronousTestCase):
-    """Many courses, in each of which some things happen often, and others never."""
+    """Many courses, in each of which some things happen often, and others never.
+
+    :cvar seeds: how many; more in ``tests/test_random_whole.py``.
+    """
+
+    seeds = 200
 
     def test_anything(self) -> None:
-        for seed in range(RUNS):
+        for seed in range(self.seeds):
             random = Random(seed)
             self.patch(delivery, "FULL_WAIT", random.choice([1.5, 3.0, 30.0]))
             weights = [random.choice([0, 0.2, 0.5, 1] if one in ("ann", "bob") else [0.1, 1, 1, 2, 5]) for one in STEPS]

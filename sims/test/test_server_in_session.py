@@ -23,21 +23,44 @@ from sims.test.hostile import (
 from sims.transport import FRAME_TIMEOUT
 from sims.wire import MAX_FRAME
 
+MALFORMED: Outcome = (State.CLOSED, [("malformed", None)])
 _SIZES = {"hash": 32, "iv": 16, "public_key": 215, "ciphertext": 4, "random": 32}
+
+
+def _flip(part: str, name: str, position: int) -> Act:
+    """One bit of a frame is another."""
+
+    def act(raw: Raw) -> None:
+        frame = raw.sealed({"type": "list"})
+        frame[part][name] = flipped(frame[part][name], position)
+        raw.send(frame)
+
+    return act
+
+
+class KeysTests(ServerTestCase):
+    """A session with keys of secp384r1; the other tests have cheap ones."""
+
+    real_keys = True
+
+    def test_forgeries(self) -> None:
+        self.meet(
+            {
+                "ciphertext": (_flip("payload", "ciphertext", 0), CLOSED),
+                "key": (_flip("payload", "public_key", 100), MALFORMED),
+                "key in its last line": (_flip("payload", "public_key", 180), MALFORMED),
+                "end of the key": (_flip("payload", "public_key", -1), MALFORMED),
+                "forged": (lambda raw: raw.send(forged(raw)), CLOSED),
+                "not JSON": (lambda raw: raw.say(b"\xff{"), MALFORMED),
+            },
+            session=True,
+        )
 
 
 class InSessionTests(ServerTestCase):
     """What a client with a session may try."""
 
     def test_forgeries(self) -> None:
-        def flip(part: str, name: str, position: int) -> Act:
-            def act(raw: Raw) -> None:
-                frame = raw.sealed({"type": "list"})
-                frame[part][name] = flipped(frame[part][name], position)
-                raw.send(frame)
-
-            return act
-
         def twice(raw: Raw) -> None:
             frame = raw.sealed({"type": "list"})
             raw.send(frame)
@@ -49,34 +72,33 @@ class InSessionTests(ServerTestCase):
             raw.say({"type": "list"})
             raw.send(first)
 
-        malformed: Outcome = (State.CLOSED, [("malformed", None)])
         self.meet(
             {
                 # What is not authentic may be anybody's: it is not answered.
-                "ciphertext": (flip("payload", "ciphertext", 0), CLOSED),
-                "end of the ciphertext": (flip("payload", "ciphertext", -1), CLOSED),
-                "hash": (flip("sa-data", "hash", 0), CLOSED),
-                "end of the hash": (flip("sa-data", "hash", -1), CLOSED),
-                "random": (flip("sa-data", "random", 5), CLOSED),
+                "ciphertext": (_flip("payload", "ciphertext", 0), CLOSED),
+                "end of the ciphertext": (_flip("payload", "ciphertext", -1), CLOSED),
+                "hash": (_flip("sa-data", "hash", 0), CLOSED),
+                "end of the hash": (_flip("sa-data", "hash", -1), CLOSED),
+                "random": (_flip("sa-data", "random", 5), CLOSED),
                 "replayed": (twice, CLOSED),
                 "replayed later": (older, CLOSED),
                 "forged": (lambda raw: raw.send(forged(raw)), CLOSED),
                 # The format's MAC does not cover the iv: what it spoils is no message any more.
-                "iv": (flip("sa-data", "iv", 0), malformed),
-                "end of the iv": (flip("sa-data", "iv", -1), malformed),
-                "key": (flip("payload", "public_key", 100), malformed),
-                "not JSON": (lambda raw: raw.say(b"\xff{"), malformed),
-                "not an object": (lambda raw: raw.say(b"[]"), malformed),
-                "empty": (lambda raw: raw.say(b""), malformed),
-                "NaN": (lambda raw: raw.say(b'{"type":NaN}'), malformed),
-                "nested": (lambda raw: raw.say(b"[" * 20_000 + b"]" * 20_000), malformed),
-                "a frame of brackets": (lambda raw: raw.send(b"[" * 50_000), malformed),
-                "an iv of 15 bytes": (lambda raw: raw.send(with_field(raw, "iv", bytes(15))), malformed),
-                "a random of 33 bytes": (lambda raw: raw.send(with_field(raw, "random", bytes(33))), malformed),
-                "a hash of 31 bytes": (lambda raw: raw.send(with_field(raw, "hash", bytes(31))), malformed),
+                "iv": (_flip("sa-data", "iv", 0), MALFORMED),
+                "end of the iv": (_flip("sa-data", "iv", -1), MALFORMED),
+                "key": (_flip("payload", "public_key", 100), MALFORMED),
+                "not JSON": (lambda raw: raw.say(b"\xff{"), MALFORMED),
+                "not an object": (lambda raw: raw.say(b"[]"), MALFORMED),
+                "empty": (lambda raw: raw.say(b""), MALFORMED),
+                "NaN": (lambda raw: raw.say(b'{"type":NaN}'), MALFORMED),
+                "nested": (lambda raw: raw.say(b"[" * 20_000 + b"]" * 20_000), MALFORMED),
+                "a frame of brackets": (lambda raw: raw.send(b"[" * 50_000), MALFORMED),
+                "an iv of 15 bytes": (lambda raw: raw.send(with_field(raw, "iv", bytes(15))), MALFORMED),
+                "a random of 33 bytes": (lambda raw: raw.send(with_field(raw, "random", bytes(33))), MALFORMED),
+                "a hash of 31 bytes": (lambda raw: raw.send(with_field(raw, "hash", bytes(31))), MALFORMED),
                 "a hash of another spec": (lambda raw: raw.send(with_field(raw, "hash", bytes(48))), CLOSED),
-                "no payload": (lambda raw: raw.send({**raw.sealed({}), "payload": None}), malformed),
-                "greets again": (lambda raw: raw.send(raw.greeting()), malformed),
+                "no payload": (lambda raw: raw.send({**raw.sealed({}), "payload": None}), MALFORMED),
+                "greets again": (lambda raw: raw.send(raw.greeting()), MALFORMED),
             },
             session=True,
         )

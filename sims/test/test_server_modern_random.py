@@ -147,13 +147,20 @@ class Course:
 
 
 class RandomTests(SynchronousTestCase):
+    """Many courses.
+
+    :cvar seeds: how many; more in ``tests/test_random_whole.py``.
+    """
+
+    seeds = 75
+
     def test_any_order(self) -> None:
         """Whoever is here in the end has an account; is told of all that he has sent; and was given all that is his.
 
         What was accepted has come, unless its recipient's account was deleted; and on no connection twice, unless its
         sender's was: who has the id then is somebody else.
         """
-        for seed in range(150):
+        for seed in range(self.seeds):
             course = Course(Random(seed))
             for _ in range(course.random.randrange(30, 250)):
                 course.step()
