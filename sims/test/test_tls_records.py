@@ -56,7 +56,7 @@ class RecordTests(TlsTestCase):
         """Where a piece begins within a record, what stands there is not taken for its size."""
         for begun in (8, 3):  # so much of a record: its header and some of its text, or not even that
             self.client, self.server = self.pair()
-            records = [self.record(b"%04d" % number) for number in range(2500)]
+            records = [self.record(b"%04d" % number) for number in range(2600)]  # 26 bytes each: more than 2**16
             stream, size = b"".join(records), len(records[0])
             end = begun + 5 + int.from_bytes(stream[begun + 3 : begun + 5], "big")
             self.feed(stream[:begun])
