@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from math import inf
 from operator import attrgetter
@@ -192,8 +192,7 @@ class SqliteStore(Upkeep):
                 requests.append(self._queue.get_nowait())
 
     def _perform(self, requests: Sequence[Request], answers: Answers) -> None:
-        for name, several in groupby(requests, attrgetter("name")):
-            some = [*several]
+        for name, some in _alike(requests):
             if self._refuses(some[0]):
                 results: Sequence[Any] = [self.refusals.add(request) for request in some]
             elif name == "keep":
@@ -340,6 +339,14 @@ class SqliteStore(Upkeep):
             checkpoint(self.tables.connection)
         self.tables.connection.close()
         self._answer([(done, None)])
+
+
+def _alike(requests: Sequence[Request]) -> Iterable[tuple[str, Sequence[Request]]]:
+    """Those that ask for the same, as long as they come one behind the other."""
+    names = {request.name for request in requests}
+    if len(names) == 1:
+        return [(names.pop(), requests)]
+    return [(name, [*some]) for name, some in groupby(requests, attrgetter("name"))]
 
 
 def _nothing() -> None:

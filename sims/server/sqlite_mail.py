@@ -63,7 +63,9 @@ class MailTables(TotalTables):
         letters: list[Any] = []
         bodies: list[Any] = []
         keys: list[Any] = []
-        fresh, fresh_boxes, seen = self._fresh, self._fresh_boxes, self._seen.add
+        fresh, fresh_boxes = self._fresh, self._fresh_boxes
+        boxes: dict[int, Box] = {}
+        kept: list[Name] = []
         for at, name in enumerate(names):
             if name is None:
                 results[at] = Kept.NOBODY
@@ -71,14 +73,18 @@ class MailTables(TotalTables):
             (_, _, _, inner), quota, now = asked[at]
             dst, src, mid = name
             size = len(inner)
-            box = self._box(dst)
+            box = boxes.get(dst)
+            if box is None:
+                box = boxes[dst] = self._box(dst)
             if name in known or name in fresh or not self._has_room(box, dst, src, size, quota):
                 self._write(letters, bodies, keys)
                 letters, bodies, keys = [], [], []
                 refused = self._crowded(name, size, quota, now)
                 if refused is not None:
                     results[at] = refused
+                    boxes.clear()
                     continue
+                boxes = {dst: (box := self._box(dst))}
             self._newest = number = self._newest + 1
             key = random[at * KEY_SIZE : (at + 1) * KEY_SIZE]
             letters += (number, dst, src, now, mid)
@@ -86,10 +92,10 @@ class MailTables(TotalTables):
             keys += (number, key)
             fresh[name] = number
             fresh_boxes.add(dst)
-            seen(name)
-            box.add(src, 1, size)
-            box.mids += 1
+            box.take(src, size)
+            kept.append(name)
         self._write(letters, bodies, keys)
+        self._seen.add(kept)
         return results
 
     def _names(self, asked: Sequence[tuple[Letter, Quota, int]]) -> list[Name | None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from sims.server.memory import MAX_MIDS
@@ -44,6 +44,14 @@ class Box:
         self.size = sum(size for _, size in senders.values())
         self.mids = mids
 
+    def take(self, src: int, size: int) -> None:
+        """Count one message more."""
+        messages, taken = self.senders.get(src, (0, 0))
+        self.senders[src] = messages + 1, taken + size
+        self.messages += 1
+        self.size += size
+        self.mids += 1
+
     def add(self, src: int, messages: int, size: int) -> None:
         """Count messages of a sender, or count them no longer."""
         before, taken = self.senders.get(src, (0, 0))
@@ -72,11 +80,13 @@ class Seen:
         self.learned = 0
         self.whole = False
 
-    def add(self, name: Name) -> None:
-        """One more."""
-        # The hash of bytes is another in every process: nobody can choose mids that all have one place.
-        place = hash(name) & (PLACES - 1)
-        self._places[place >> 3] |= 1 << (place & 7)
+    def add(self, names: Iterable[Name]) -> None:
+        """Some more."""
+        places, mask = self._places, PLACES - 1
+        for name in names:
+            # The hash of bytes is another in every process: nobody can choose mids that all have one place.
+            place = hash(name) & mask
+            places[place >> 3] |= 1 << (place & 7)
 
     def among(self, names: Sequence[Name]) -> list[Name]:
         """Those that may have been filed."""
@@ -134,9 +144,9 @@ class TotalTables(PeopleTables):
         """Learn of some letters more, from the oldest on. Those that are kept meanwhile are learned of at once."""
         query = "select number, dst, src, mid from letters where number > ? order by number limit ?"
         rows = self._run(query, (self._seen.learned, LEARNED)).fetchall()
-        for number, *name in rows:
-            self._seen.add(tuple(name))
-            self._seen.learned = number
+        if rows:
+            self._seen.add([row[1:] for row in rows])
+            self._seen.learned = rows[-1][0]
         self._seen.whole = len(rows) < LEARNED
 
     def last_filed(self) -> int:

@@ -309,7 +309,7 @@ class CourseTests(FilingCase):
 
     def test_are_those_of_the_store_in_memory(self) -> None:
         self.patch(sqlite_mail, "FRESH", 5)
-        self.patch(sqlite_totals, "MAX_BOXES", 2)
+        self.patch(sqlite_totals, "MAX_BOXES", 1)
         for seed in range(12):
             self.patch(sqlite_totals, "LEARNED", (7, 256)[seed % 3 == 0])
             self.patch(sqlite_totals, "PLACES", (2**22, 32)[seed % 4 == 3])

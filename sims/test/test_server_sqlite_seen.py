@@ -121,8 +121,7 @@ class SeenTests(FilingCase):
 
     def test_fits_in_memory(self) -> None:
         seen = Seen()
-        for number in range(1_000):
-            seen.add((1, 2, number.to_bytes(16, "big")))
+        seen.add([(1, 2, number.to_bytes(16, "big")) for number in range(1_000)])
         seen.whole = True
         self.assertEqual(len(seen.among([(1, 2, number.to_bytes(16, "big")) for number in range(1_000)])), 1_000)
         self.assertLess(len(seen.among([(1, 3, number.to_bytes(16, "big")) for number in range(10_000)])), 20)
