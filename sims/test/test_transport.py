@@ -22,6 +22,31 @@ NOW = 1_800_000_000
 OWN = self_signed(NOW)
 
 
+class Taking(FrameReceiver):
+    """Notes its frames."""
+
+    def __init__(self) -> None:
+        super().__init__(cast("Any", Clock()))
+        self.frames: list[bytes] = []
+
+    def frame_received(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+
+class EndTests(SynchronousTestCase):
+    def test_however_it_is_cut(self) -> None:
+        """A frame ends with two newlines, and with no single one, wherever a piece ends."""
+        stream = b"a\nx\n\nb\n\n\n\nc\n\n"
+        for first in range(len(stream)):
+            for second in range(first, len(stream)):
+                taking = Taking()
+                taking.makeConnection(StringTransport())
+                for piece in (stream[:first], stream[first:second], stream[second:]):
+                    taking.dataReceived(piece)
+                self.assertEqual(taking.frames, [b"a\nx", b"b", b"", b"c"], (first, second))
+                taking.connectionLost()
+
+
 class Descriptor(FileDescriptor):
     """A socket that takes so many bytes, and then no more until the reactor has gone round.
 
