@@ -266,8 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     online.add_argument("--seconds", type=float, default=3.0, help="how long each load lasts (default: 3)")
     online.add_argument("--rounds", type=int, default=5, help="how often the two take turns (default: 5)")
     store = commands.add_parser("store", help="durable messages for people who are away, beside a bare writer")
-    store.add_argument("--messages", type=int, default=20_000, help="in each round (default: 20000)")
-    store.add_argument("--rounds", type=int, default=9, help="how often the two take turns (default: 9)")
+    store.add_argument("--messages", type=int, default=4000, help="in each round (default: 4000)")
+    store.add_argument("--rounds", type=int, default=60, help="how often the two take turns (default: 60)")
     floor = commands.add_parser(
         "floor", help="(used by the others) time the primitives, one for each byte of standard input"
     )

@@ -437,6 +437,9 @@ class Aead(Protocol):
     def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
         """As :func:`aead_seal`."""
 
+    def encrypt_into(self, nonce: bytes, data: bytes, associated_data: bytes | None, buf: bytearray) -> int:
+        """As :meth:`encrypt`, into a buffer that is 16 bytes longer than the plaintext."""
+
     def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
         """As :func:`aead_open`, but it raises :data:`Refused`."""
 
@@ -445,7 +448,7 @@ class Aead(Protocol):
 Refused = InvalidTag
 
 
-def aead(name: AeadName, key: bytes) -> Aead:
+def aead(name: AeadName, key: bytes | bytearray) -> Aead:
     """The AEAD under a key of 32 bytes."""
     return _AEADS[name](key)
 

@@ -46,7 +46,7 @@ from sims.server.sqlite_upkeep import Upkeep
 #: Seconds after which a group is committed though more has come.
 GROUP = 0.005
 #: Requests that are done at once, within a group, before the next are looked for.
-MOST = 256
+MOST = 512
 #: Seconds between two looks at what there is to do beside the requests.
 IDLE = 1.0
 #: Seconds after which is seen whether messages can be taken again.

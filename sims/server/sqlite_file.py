@@ -26,8 +26,10 @@ BUSY, BUSY_LATER = 60.0, 0.1
 RESERVE = 8 * 1024 * 1024
 #: Bytes that are written to see whether there is room.
 PROBE = 64 * 1024
+#: Bytes of a page, in a file that is made. SQLite writes pages one by one: of its own size, twice as many.
+_PAGE = 8192
 #: Pages of the log before it is worked into the file in passing.
-_LOG_PAGES = 16_384
+_LOG_PAGES = 8192
 #: KiB of the file that are held in memory: of SQLite's own 2,000 the bodies that come would take up all.
 _CACHE = 16_384
 #: For want of room; and what a quota looks like, too.
@@ -128,6 +130,7 @@ def _set_up(database: sqlite3.Connection, path: Path, migrations: Sequence[str],
         raise LocalError(Code.UNAVAILABLE, text)
     if found < len(migrations) and not new:
         raise LocalError(Code.UNAVAILABLE, f"{path} is of an older version (its format is {found}): start the server")
+    run(f"pragma page_size = {_PAGE}")
     if run("pragma journal_mode = wal").fetchone() != ("wal",):
         text = f"{path} cannot have its log beside it: SQLite needs another file system, which is on this machine"
         raise LocalError(Code.UNAVAILABLE, text)

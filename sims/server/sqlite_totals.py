@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ Name = tuple[int, int, bytes]
 #: Rows that one statement writes or looks for at most. Python's threads change places at every step of a statement.
 ROWS = 64
 #: So many letters, and those of one group more, are not filed.
-FRESH = 4096
+FRESH = 16_384
 #: So many mailboxes' totals are remembered.
 MAX_BOXES = 20_000
 #: So many letters are learned in one transaction, as long as there are some that are not.
@@ -105,10 +105,11 @@ class TotalTables(PeopleTables):
         # What is to be added to the totals in the tables: by recipient and sender; to the mids, by recipient.
         self._totals: dict[tuple[int, int], tuple[int, int]] = {}
         self._mids: dict[int, int] = {}
-        # The newest letter that is filed, None while that is not known; the numbers of those after it; for whom.
+        # The newest letter that is filed, None while that is not known; the numbers of those after it. By recipient
+        # they are in order, and there may be some that have left.
         self._filed: int | None = None
         self._fresh: dict[Name, int] = {}
-        self._fresh_boxes: set[int] = set()
+        self._fresh_boxes: defaultdict[int, list[int]] = defaultdict(list)
         self._seen = Seen()
 
     def look(self) -> bool:
@@ -133,10 +134,10 @@ class TotalTables(PeopleTables):
     def begun(self) -> None:
         if self._filed is None:
             self._filed = self.last_filed()
-            query = "select dst, src, mid, number from letters where number > ?"
-            for *name, number in self._run(query, (self._filed,)):
-                self._fresh[tuple(name)] = number
-            self._fresh_boxes.update(dst for dst, _, _ in self._fresh)
+            query = "select dst, src, mid, number from letters where number > ? order by number"
+            for dst, src, mid, number in self._run(query, (self._filed,)):
+                self._fresh[dst, src, mid] = number
+                self._fresh_boxes[dst].append(number)
         if not self._seen.whole:
             self._learn()
 
@@ -165,7 +166,7 @@ class TotalTables(PeopleTables):
             return
         self.flush()
         boxes = {dst: self._box(dst) for dst in self._fresh_boxes}
-        pairs = dict.fromkeys((dst, src) for dst, src, _ in self._fresh)
+        pairs = {name[:2] for name in self._fresh}
         totals = [(dst, src, *boxes[dst].senders[src]) for dst, src in pairs if src in boxes[dst].senders]
         for some in pieces(totals):
             self._run(
@@ -204,11 +205,11 @@ class TotalTables(PeopleTables):
             senders = {src: (messages, size) for src, messages, size in rows}
             mids = self._run("select mids from boxes where dst = ?", (dst,)).fetchone()
             box = self._boxes[dst] = Box(senders, mids[0] if mids else 0)
-            if self._may_be_fresh(dst):
+            for some in pieces(self._not_filed(dst)):
                 fresh = self._run(
-                    "select l.src, l.gone, length(b.body) from letters l left join bodies b using (number)"
-                    " where l.number > ? and l.dst = ?",
-                    (self.last_filed(), dst),
+                    "select l.src, l.gone, length(b.body) from letters l left join bodies b using (number)"  # noqa: S608
+                    f" where l.number in ({','.join('?' * len(some))})",
+                    some,
                 )
                 for src, gone, size in fresh.fetchall():
                     box.mids += 1
@@ -220,9 +221,14 @@ class TotalTables(PeopleTables):
             self._boxes.move_to_end(dst)
         return box
 
-    def _may_be_fresh(self, dst: int | None) -> bool:
-        """Whether there may be letters for somebody that are not filed."""
-        return self._filed is None or dst in self._fresh_boxes
+    def _not_filed(self, dst: int) -> list[int]:
+        """The numbers of somebody's letters that are not filed, in their order; there may be some that have left."""
+        if self._filed is not None:
+            return self._fresh_boxes.get(dst, [])
+        rows = self._run(
+            "select number from letters where number > ? and dst = ? order by number", (self.last_filed(), dst)
+        )
+        return [number for (number,) in rows]
 
     def _discount(self, number: int, dst: int, src: int, *, size: int | None = None, mids: int = 0) -> None:
         """A letter waits no longer, if it has a size, and so many of its mids are not known any more."""

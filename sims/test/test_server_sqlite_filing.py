@@ -95,6 +95,23 @@ class UnfiledTests(FilingCase):
         self.assertEqual(self.ask(self.store.waiting, BOB, after, 3, -inf), [])
         self.assertEqual(self.store.tables.connection.total_changes, changes)
 
+    def test_many_are_given(self) -> None:
+        """However many there are, of others too, and whatever of them was taken: the next in their order."""
+        for _ in range(2):
+            self.keep(*[letter(number, dst=(BOB, ANN)[number % 3 == 0], src=EVE) for number in range(100, 400)])
+            taken = [letter(number).mid for number in range(100, 400) if number % 10 < 4]
+            self.ask(self.store.acknowledge, BOB, [(EVE, mid) for mid in taken])
+            left = [letter(at, EVE) for at in range(100, 400) if at % 3 and at % 10 >= 4]
+            for most in (7, 64, 1000):
+                found: list[tuple[int, Letter]] = []
+                while page := self.ask(self.store.waiting, BOB, found[-1][0] if found else 0, most, -inf):
+                    self.assertLessEqual(len(page), most)
+                    found += page
+                self.assertEqual([one for _, one in found], self.letters + left)
+            with self.other.reading():
+                self.assertEqual([one for _, one in self.other.waiting(BOB, 0, 9, -inf)], (self.letters + left)[:9])
+            self.crash()
+
     def test_is_known(self) -> None:
         self.assertEqual(self.keep(*self.letters), [Kept.KNOWN] * 6)
         self.assertEqual(self.rows(UNFILED), [(6,)])
