@@ -282,6 +282,16 @@ class MailTables(TotalTables):
 
     # --- within ---
 
+    def _forget_unfiled(self, dst: int) -> None:
+        """Forget somebody's letters that are not filed, with their mids; others' are not filed for that."""
+        for some in pieces(self._fresh_boxes.pop(dst, [])):
+            which = f"number in ({','.join('?' * len(some))})"
+            query = f"select number, dst, src, length(body) from letters join bodies using (number) where {which}"  # noqa: S608
+            self._erase(self._run(query, some).fetchall())
+            self._run(f"delete from letters where {which}", some)  # noqa: S608
+        for name in [name for name in self._fresh if name[0] == dst]:
+            del self._fresh[name]
+
     def _erase(self, rows: Sequence[tuple[int, int, int, int]]) -> None:
         """Forget the bodies of letters: their numbers, recipients and senders, and bytes."""
         for some in pieces(rows):

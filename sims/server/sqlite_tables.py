@@ -20,18 +20,17 @@ class Tables(MailTables):
     def delete(self, account: str) -> None:
         """Forget an account with everything that is kept on it or for it.
 
-        The mids of its mailbox are nobody's from now on, and go in their time.
+        The mids of its mailbox that are filed are nobody's from now on, and go in their time. Nothing is filed for it:
+        what that writes grows with all that is remembered, and it has to be possible on a full disk.
         """
         number = self._number_of(account)
         if number is None:
             return
-        self.file()
-        rows = self._run(
-            "select l.number, l.dst, l.src, length(b.body) from letters l cross join bodies b using (number)"
-            " where l.dst = ? and l.gone = 0 and l.filed = 1",
-            (number,),
-        ).fetchall()
+        columns = "l.number, l.dst, l.src, length(b.body) from letters l cross join bodies b using (number)"
+        which = "l.dst = ? and l.gone = 0 and l.filed = 1"
+        rows = self._run(f"select {columns} where {which}", (number,)).fetchall()
         self._erase(rows)
+        self._forget_unfiled(number)
         self.flush()
         self._boxes.pop(number, None)
         self._free("owner = ?", (number,))

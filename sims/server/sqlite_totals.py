@@ -247,6 +247,8 @@ class TotalTables(PeopleTables):
 
     def flush(self) -> None:
         """Write the totals."""
+        if not self._totals and not self._mids:
+            return
         totals, self._totals = self._totals, {}
         mids, self._mids = self._mids, {}
         for some in pieces([(*pair, *change) for pair, change in totals.items()]):

@@ -175,6 +175,34 @@ class UnfiledTests(FilingCase):
             self.store.tables.file()
         self.assertEqual(self.rows("select sum(messages) from pairs"), [(6,)])
 
+    def test_of_an_account_that_is_deleted(self) -> None:
+        """It leaves with its body and its key; that of others is not filed for that, which would take room."""
+        self.file()
+        self.ask(self.store.register, account(EVE, "eve"), None)
+        self.keep(*[letter(number, ANN, (BOB, EVE)[number % 2]) for number in range(10, 20)], letter(30, BOB, ANN))
+        self.ask(self.store.acknowledge, BOB, [(ANN, letter(10).mid)])
+        self.ask(self.store.delete, BOB)
+        before = self.store
+        for _ in range(2):
+            self.assertEqual(self.rows("select filed, count(*) from letters group by filed"), [(0, 6), (1, 6)])
+            self.assertEqual(self.rows("select count(*) from bodies"), [(6,)])
+            keys = self.rows("select key from keys order by number")
+            self.assertEqual([key == (GONE,) for key in keys], [True] * 6 + [True, False] * 5 + [False])
+            self.check(self.other)
+            self.assertEqual(self.waiting(EVE), [letter(number, ANN, EVE) for number in range(11, 20, 2)])
+            self.assertEqual(self.waiting(ANN), [letter(30, BOB, ANN)])
+            self.assertEqual(self.keep(letter(11, ANN, EVE), letter(31))[:2], [Kept.KNOWN, Kept.NOBODY])
+            self.crash()
+        for store in (before, self.store):
+            with store.tables.transaction():
+                store.tables.file()
+                query = "select a.id from boxes left join accounts a on a.number = dst"
+                self.assertEqual({*store.tables.connection.execute(query)}, {(ANN,), (EVE,)})
+        self.ask(self.store.register, account(BOB, "bob"), None)
+        self.assertEqual(self.keep(letter(10), letter(0)), [Kept.STORED] * 2)
+        self.file()
+        self.assertEqual(self.waiting(), [letter(10), letter(0)])
+
     def test_is_known_to_another_process(self) -> None:
         """Whoever only reads writes nothing; whoever deletes an account takes along what is not filed."""
         self.ask(self.store.acknowledge, BOB, [(ANN, self.letters[0].mid)])
