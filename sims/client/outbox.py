@@ -64,6 +64,7 @@ class Outbox:
         """What carries a letter is of no use any more: it is to be sealed once more."""
         self._unindex(letter)
         letter.again += 1
+        letter.lost = False
         letter.times = {**letter.times, "again": now}
         letter.inner = None
         self._before[letter.number] = letter.mid
@@ -159,10 +160,22 @@ class Outbox:
         wanted = folded(name)
         return [letter for letter in self.waiting() if not letter.to and folded(letter.name) == wanted]
 
-    def undelivered(self, person: str, session: bytes) -> list[Letter]:
-        """Texts for this id that are sealed on another session, and have not come, as far as we know; in order."""
-        texts = (one for one in self._letters.values() if one.id and one.to == person and one.content is not None)
-        return [one for one in texts if one.session != session and one.number not in self._unsealed]
+    def lose(self, person: str) -> None:
+        """The store of this id is another: of the texts that were sealed until here, nobody knows which of them it has.
+
+        That is noted now. Later the session of a text would not tell: both stores may have it.
+        """
+        for one in self._undelivered(person):
+            if not one.lost and one.number not in self._unsealed:
+                one.lost = True
+                self.note(one)
+
+    def lost(self, person: str) -> list[Letter]:
+        """Those of which nothing was heard since; in order."""
+        return [one for one in self._undelivered(person) if one.lost]
+
+    def _undelivered(self, person: str) -> list[Letter]:
+        return [one for one in self._letters.values() if one.id and one.to == person and one.content is not None]
 
     def failed(self) -> list[Letter]:
         """Those of which it is still to be told that they have failed."""

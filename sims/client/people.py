@@ -96,12 +96,11 @@ class People:
         """In how many seconds it is to be told of the next one."""
         return min((_wait(one, now) for one in self._begins.values()), default=None)
 
-    def told_anew(self, person_id: str, now: int) -> bytes:
-        """It is told that somebody begins anew; gives the session that it was on."""
+    def told_anew(self, person_id: str, now: int) -> None:
+        """It is told that somebody begins anew."""
         person = self._begins.pop(person_id)
-        session, person.begins, person.anew = person.begins, b"", now
+        person.begins, person.anew = b"", now
         self._ledger.person(person)
-        return session
 
     def recipient(self, to: str, server: str) -> tuple[str, str]:
         """Whom a command means: (id, name), of which one may be empty.

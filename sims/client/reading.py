@@ -118,6 +118,7 @@ class Reading:
         if arrived.anew:
             desk.people.begins_anew(sender, arrived.session)
             desk.talks.set_aside(sender, arrived.session)
+            desk.outbox.lose(sender)  # before the acts: some of them may be said to have come
         anew = arrived.anew and sender in desk.people.begun(self._now())
         if anew:
             self.naming.show(events.Anew(peer=desk.people.contact(sender)))
@@ -166,10 +167,10 @@ class Reading:
 
         They could ask for one of these an hour only. What has come twice is shown once, by its id.
         """
-        now, desk, outbox = self._now(), self._desk, self._desk.outbox
-        session = desk.people.told_anew(sender, now)
-        for letter in outbox.undelivered(sender, session):
-            if letter.again < MOST_AGAIN and not desk.talks.can_send(sender, letter.session):
+        now, outbox = self._now(), self._desk.outbox
+        self._desk.people.told_anew(sender, now)
+        for letter in outbox.lost(sender):
+            if letter.again < MOST_AGAIN:
                 letter.anew = True
                 outbox.unseal(letter, now)
 

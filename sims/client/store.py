@@ -36,6 +36,7 @@ class Letter(Struct, kw_only=True):
     :ivar session: the th1 of the session that it was sealed on.
     :ivar again: how many times it was to be sealed once more: its recipient could not read it, or began anew.
     :ivar anew: whether it is sent once more as its recipient begins anew. Its state says how far it came before.
+    :ivar lost: whether it was sealed for a store that is another now, and nothing was heard of it.
     :ivar time: when it was asked for, Unix seconds; ``accepted`` when the server had it.
     :ivar times: when it came into each further state, Unix seconds.
     :ivar code: why it failed; kept until that was told.
@@ -53,6 +54,7 @@ class Letter(Struct, kw_only=True):
     state: Delivery = Delivery.QUEUED
     again: int = 0
     anew: bool = False
+    lost: bool = False
     time: int = 0
     accepted: int = 0
     times: dict[str, int] = {}

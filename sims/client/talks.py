@@ -135,11 +135,6 @@ class Talks:
         found = self.find(person)
         return found is not None and (found.can_send(session) or not found.needs_bundle)
 
-    def can_send(self, person: str, session: bytes) -> bool:
-        """As :meth:`Conversation.can_send`; False without a conversation."""
-        found = self.find(person)
-        return found is not None and found.can_send(session)
-
     def greet(self, person: str) -> None:
         """Open the conversation with nothing to say yet: phase 1 has to carry something."""
         changed = self._copy(person)

@@ -252,7 +252,8 @@ class PeerSessions:
         """Send on no other than the session with this th1, until something new is heard on it.
 
         Their store is another, which has spoken on this one, and may not have the others, be it that they were begun
-        later. Whoever says something new on one has it.
+        later. Whoever says something new on one has it; unless it is late, and was said by the store of before: then
+        what is sent there cannot be read, until this one speaks again.
         """
         self._entries = tuple(
             entry if entry.session.th1 == session else entry._replace(aside=True) for entry in self._entries
