@@ -7,6 +7,7 @@ one that was heard last; at first, as nothing was heard, the one with the lower 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -296,8 +297,9 @@ class PeerSessions:
         """One more; gives the th1 of those that are dropped for it.
 
         Unconfirmed ones go first, then what was heard longest ago; never the new one, nor the one that messages are
-        sent on. So one who begins sessions that are never confirmed drops a confirmed one at most once: after that,
-        only their own.
+        sent on, nor the newest of ours that was not heard: where both ends begin one at once, each would drop its own
+        for the other's, and what both carry were lost. So one who begins sessions that are never confirmed drops a
+        confirmed one at most once: after that, only their own.
         """
         count = self._state.count + 1
         self._state = replace(self._state, count=count, keys=(session.peer.sign, session.peer.dh))
@@ -306,7 +308,8 @@ class PeerSessions:
         dropped: tuple[bytes, ...] = ()
         if len(self._entries) > MAX_OTHERS + 1:
             current = next((entry for entry in self._ranked() if entry.is_open), None)
-            others = [entry for entry in self._entries if entry is not added and entry is not current]
+            asked = max((entry for entry in self._entries if not entry.heard), key=attrgetter("begun"), default=None)
+            others = [entry for entry in self._entries if entry not in (added, current, asked)]
             dropped = (min(others, key=_Entry.worth).session.th1,)
             self.remove(dropped[0])
         return dropped

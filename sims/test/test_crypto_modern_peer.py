@@ -213,6 +213,17 @@ class WhichGoes(Case):
         self.assertEqual(self.alice.dropped, [confirmed[1]])
         self.assertEqual(self.current(self.alice), confirmed[0])
 
+    def test_both_begin_one_at_once(self) -> None:
+        """Neither drops its own for the other's, though there is no room: what both carry gets through."""
+        confirmed = self.meet(MAX_OTHERS + 1)
+        begun = [one.begin() for one in (self.alice, self.bob)]
+        numbers = [one.say(f"on {th1.hex()}", th1) for one, th1 in zip((self.alice, self.bob), begun, strict=True)]
+        self.relay.settle()
+        self.assertIn(numbers[0], self.bob.confirmed)
+        self.assertIn(numbers[1], self.alice.confirmed)
+        for one in (self.alice, self.bob):
+            self.assertEqual({session.th1 for session in one.sessions.sessions}, {*begun, *confirmed[2:]})
+
     def test_a_peer_who_lost_everything_gets_through(self) -> None:
         self.meet(MAX_OTHERS + 1)
         self.bob.conversation = type(self.bob.conversation).new(
