@@ -198,7 +198,7 @@ class Desk:
 
     def _let_be(self, letter: Letter) -> None:
         if letter.anew and letter.inner is None:  # it was not sent
-            letter.again -= 1
+            letter.again, letter.lost = letter.again - 1, True
             if not letter.again:
                 letter.times = {name: when for name, when in letter.times.items() if name != "again"}
         letter.inner, letter.anew = None, False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from sims import inner
-from sims.client import people
-from sims.test.modern_world import FragileStore, User, WorldTestCase
+from sims.client import events, people
+from sims.errors import Code
+from sims.test.anew_case import AnewTestCase, T
+from sims.test.modern_world import FragileStore, User, WorldTestCase, refusal
 
 LETTERS = (inner.ClientCom, inner.ClientConnect)
 LOST = ["lost 0", "lost 1"]
@@ -98,3 +100,50 @@ class BothTests(WorldTestCase):
         self.world.run_for(2)
         self.assertIn("late", self.ann.texts())
         self.check()
+
+
+class GivenUpTests(AnewTestCase):
+    """What was to be sent once more, and could not be, is still as lost as before."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.late: list[inner.ClientCom | inner.ClientConnect] | None = None
+        self.honest, self.known = False, True
+
+    def hold(self, src: str, one: inner.FromClient) -> bool | inner.FromServer:
+        """What Ann says is kept back, and what she asks for stays unanswered, or is answered with a lie."""
+        if src != self.ann.id or self.honest:
+            return False
+        if self.late is not None and isinstance(one, LETTERS):
+            self.late.append(one)
+            return inner.Ack(data=inner.AckData(mids=(one.mid,)))
+        if isinstance(one, inner.Fetch):
+            return True if self.known else refusal(one.mid, Code.UNKNOWN_RECIPIENT)
+        return False
+
+    def begin_anew(self, text: str) -> None:
+        """What confirms the session on which Bob begins anew ends it as well."""
+        late = self.late = []
+        self.bob.send("ann", text)
+        self.world.run_for(0.1)
+        self.bob.client.act(lambda messenger: messenger.disconnect("ann"))
+        self.world.run_for(1)
+        self.late = None
+        for one in late:
+            self.world.modern_relay._members[self.bob.id].deliver(inner.encode(one))
+        self.world.run_for(5)
+
+    def test_nobody_has_the_id_for_a_while(self) -> None:
+        self.world.intercept(self.hold)
+        self.begin_anew("hi")
+        self.assertEqual(len(self.ann.all(events.Anew)), 1)
+        self.renew()
+        self.begin_anew("hi again")
+        self.known = False
+        self.ann.cut()
+        self.world.run_for(60)
+        self.assertEqual([one.again for one in self.ann.messenger._desk.outbox.texts()[1:]], [0] * len(T))
+        self.honest = True
+        self.world.run_for(people.ANEW_EVERY + 60)
+        self.assertEqual(len(self.ann.all(events.Anew)), 2)
+        self.assertEqual(self.bob.texts()[1:], T)
