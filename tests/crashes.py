@@ -1,8 +1,9 @@
 """Two people talk while a server and both clients are killed: ``python -m tests.crashes --kills 300``.
 
 Each process is ended with ``kill -9`` at random moments and started again at once, while both clients go on being told
-to send. Between the clients and the server is a relay of bytes that can stop both ways. At the end, of everything that
-a client has said it accepted or queued, nothing may be missing, doubled, changed or out of order at the other end.
+to send. Between the clients and the server is a relay of bytes that can stop both ways; each of the three may have a
+disk of its own that can be full. At the end, of everything that a client has said it accepted or queued, nothing may be
+missing, doubled, changed or out of order at the other end.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.forgetful import ForgetfulDisk
+from tests.forgetful import ForgetfulDisk, Unavailable
+from tests.full_disk import SmallDisk
 from tests.modern_processes import ModernConsole
 from tests.peers.modern_identity import Link
 from tests.processes import TIMEOUT, Event, Place, Process
@@ -32,6 +33,8 @@ PACE = 0.04
 PATIENCE = 120.0
 #: Texts that a client has been told to send and has not said it queued.
 AHEAD = 20
+#: Bytes: the disk of one process, where it can be full.
+DISK = 64 << 20
 
 
 class Wire:
@@ -107,6 +110,11 @@ class KeptServer:
         self.process.kill()
         self.complaints += _complaints(self.process)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self.process.popen.poll() is not None
+
     def link(self, port: int) -> str:
         """A link with an invitation that was not given out, by way of another port."""
 
@@ -150,6 +158,11 @@ class Talker:
         self.complaints += _complaints(self.console)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self.console.popen.poll() is not None
+
+    @property
     def events(self) -> list[Event]:
         """Everything that it has said."""
         return [*self._before, *self.console.events]
@@ -180,6 +193,7 @@ class Talk:
 
     :param base: an empty folder; ``server_folder``: another place for what the server keeps.
     :param forgetful: what is not synced when a process is killed is lost, as after a power cut.
+    :param small: each of the three has a disk of its own that can be full; that takes root.
     :raises tests.forgetful.Unavailable: there is no such disk here.
     """
 
@@ -191,10 +205,19 @@ class Talk:
         server_args: Sequence[str] = (),
         client_args: Sequence[str] = (),
         forgetful: bool = False,
+        small: bool = False,
     ) -> None:
         place = Place.make(base)
         self.kills = 0
         self.people: tuple[Talker, ...] = ()
+        self._disks: list[SmallDisk] = []
+        if small:
+            try:
+                for name in ("server", "profile-ann", "profile-bob"):
+                    self._disks.append(SmallDisk(place.cwd / name, DISK))
+            except Unavailable:
+                self._let_go_of_disks()
+                raise
         self._disk: ForgetfulDisk | None = None
         if forgetful:
             kept = place.home / "kept"
@@ -236,6 +259,27 @@ class Talk:
             self._disk.forget(victim.folder, chance)
         with self._watched():
             victim.start()
+
+    def fill_one(self, chance: random.Random) -> None:
+        """Fill one disk. While it is full, end one of the three, let it be away for a while, and start it again.
+
+        Whoever has ended because there was no room starts again once there is.
+        """
+        self.kills += 1
+        everybody: tuple[KeptServer | Talker, ...] = (self.server, *self.people)
+        victim = chance.choice(everybody)
+        disk = chance.choice(self._disks)
+        disk.fill()
+        self.talk(chance.uniform(0.05, 2.0))
+        victim.kill()
+        self.talk(chance.uniform(0.05, 2.0))
+        victim.start()
+        self.talk(chance.uniform(0.05, 3.0))
+        disk.empty()
+        for one in everybody:
+            if one.has_ended:
+                one.kill()
+                one.start()
 
     def settle(self, patience: float = PATIENCE) -> None:
         """Wait until everything that was queued is shown.
@@ -302,14 +346,28 @@ class Talk:
             person.console.kill()
         self.server.process.kill()
         self.wire.close()
+        self._let_go_of_disks()
+
+    def _let_go_of_disks(self) -> None:
+        while self._disks:
+            self._disks.pop().close()
 
 
-def kill_loop(talk: Talk, kills: int, chance: random.Random, cuts: int = 0, cut: float = 60.0) -> None:
-    """Kill so often, and stop the network in between so often, while both send; then see that all has arrived."""
+def kill_loop(
+    talk: Talk, kills: int, chance: random.Random, *, cuts: int = 0, cut: float = 60.0, fills: int = 0
+) -> None:
+    """Kill so often, and in between stop the network and fill a disk so often, while both send.
+
+    Then see that all has arrived.
+    """
     pauses = set(chance.sample(range(kills), cuts)) if cuts else set()
+    fillings = set(chance.sample(range(kills), fills)) if fills else set()
     for number in range(kills):
         talk.talk(chance.uniform(0.05, 2.0))
-        talk.kill_one(chance)
+        if number in fillings:
+            talk.fill_one(chance)
+        else:
+            talk.kill_one(chance)
         if number in pauses:
             talk.wire.cut()
             talk.talk(cut)
@@ -321,53 +379,30 @@ def kill_loop(talk: Talk, kills: int, chance: random.Random, cuts: int = 0, cut:
     talk.check()
 
 
-class SmallDisk:
-    """A file system of its own, in memory, that can be filled. Only root may make one."""
-
-    def __init__(self, where: Path, size: int) -> None:
-        """Make it.
-
-        :raises OSError: it cannot be made here.
-        """
-        where.mkdir(mode=0o700)
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(where)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise OSError(f"no file system can be mounted here: {done.stderr.strip()}")
-        self._where = where
-        self._ballast = where / "ballast"
-
-    def fill(self) -> None:
-        """Leave no byte."""
-        with contextlib.suppress(OSError), open(self._ballast, "ab", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
-
-    def empty(self) -> None:
-        """There is room again."""
-        self._ballast.unlink()
-
-    def close(self) -> None:
-        """Let go of it."""
-        subprocess.run(["umount", "-l", str(self._where)], check=False)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the loop, and say what came of it."""
     parser = argparse.ArgumentParser(prog="python -m tests.crashes", description=__doc__)
     parser.add_argument("--kills", type=int, default=300, help="how often something is killed (default: 300)")
     parser.add_argument("--cuts", type=int, default=0, help="how often the network stops both ways (default: 0)")
     parser.add_argument("--cut", type=float, default=60.0, help="for how many seconds (default: 60)")
+    parser.add_argument("--fills", type=int, default=0, help="at how many of the kills a disk is full; takes root")
     parser.add_argument("--forgetful", action="store_true", help="the disk forgets what was not synced")
     parser.add_argument("--seed", type=int, default=None, help="of the random moments (default: another each time)")
     chosen = parser.parse_args(arguments)
+    if max(chosen.cuts, chosen.fills) > chosen.kills:
+        parser.error("there are more stops or full disks than kills")
     seed = chosen.seed if chosen.seed is not None else int.from_bytes(os.urandom(4), "big")
     print(f"seed {seed}", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as base:
-        talk = Talk(base, forgetful=chosen.forgetful)
         try:
-            kill_loop(talk, chosen.kills, random.Random(seed), chosen.cuts, chosen.cut)
+            talk = Talk(base, forgetful=chosen.forgetful, small=bool(chosen.fills))
+        except Unavailable as reason:
+            print(reason)
+            return 1
+        chance = random.Random(seed)
+        try:
+            kill_loop(talk, chosen.kills, chance, cuts=chosen.cuts, cut=chosen.cut, fills=chosen.fills)
         except AssertionError as error:
             print(error)
             return 1

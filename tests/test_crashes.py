@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tests.crashes import SmallDisk, Talk, kill_loop
+from tests.crashes import Talk, kill_loop
 from tests.forgetful import ForgetfulDisk, Unavailable
+from tests.full_disk import SmallDisk
 
 if TYPE_CHECKING:
     from unittest import SkipTest, TestCase
@@ -40,11 +41,11 @@ class CrashTests(TestCase):
     def base(self) -> str:
         return str(cast("Any", self).mktemp())
 
-    def run_loop(self, kills: int, cuts: int = 0, cut: float = 0.0, **how: Any) -> None:
+    def run_loop(self, kills: int, cuts: int = 0, cut: float = 0.0, fills: int = 0, **how: Any) -> None:
         seed = int.from_bytes(os.urandom(4), "big")
-        talk = Talk(self.base(), **how)
+        talk = Talk(self.base(), small=bool(fills), **how)
         try:
-            kill_loop(talk, kills, random.Random(seed), cuts, cut)
+            kill_loop(talk, kills, random.Random(seed), cuts=cuts, cut=cut, fills=fills)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from None
         finally:
@@ -57,6 +58,13 @@ class CrashTests(TestCase):
     def test_network_stops(self) -> None:
         """The same, and the network stops both ways for a while."""
         self.run_loop(4, cuts=1, cut=8.0)
+
+    def test_full_disks(self) -> None:
+        """The same, and the server's disk or a client's is full while one of them is killed and started."""
+        try:
+            self.run_loop(6, fills=4)
+        except Unavailable as reason:
+            raise SkipTest(str(reason)) from None
 
     def test_power_cuts(self) -> None:
         """What was not synced is forgotten at each kill."""
@@ -74,7 +82,7 @@ class FullDiskTests(TestCase):
         where = Path(cast("Any", self).mktemp()).resolve()
         try:
             disk = SmallDisk(where, 24 << 20)
-        except OSError as reason:
+        except Unavailable as reason:
             raise SkipTest(str(reason)) from None
         self.addCleanup(disk.close)
         talk = Talk(cast("Any", self).mktemp(), server_folder=where / "server")
