@@ -109,6 +109,10 @@ def _inner_sizes() -> list[int]:
     return [len(wire.encode(com_message(1, 2))), len(wire.encode(ack_message(2, 1)))]
 
 
+#: After so many messages each of the primitives was timed.
+_TURNS = 6
+
+
 class FloorTimer:
     """The floor, timed in a process of its own while this one does as much work, as the load's clients do.
 
@@ -121,12 +125,14 @@ class FloorTimer:
         self._own_work, _ = primitives_of(spec)
 
     def run(self, seconds: float) -> Floor:
-        """Time the primitives for so long; gives the means."""
+        """Time the primitives for so long, and each at least once; gives the means."""
         wake, done = self._child.stdin, self._child.stdout
         if wake is None or done is None:
             raise SystemExit("no pipes")
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        count = 0
+        while time.monotonic() < end or count < _TURNS:
+            count += 1
             os.write(wake.fileno(), b".")
             self._own_work(bytes(TEXT_SIZE))
             os.read(done.fileno(), 1)
@@ -164,7 +170,7 @@ def ack_message(src: int, dst: int) -> messages.ClientAck:
 class Slice(NamedTuple):
     """What a slice of a load came to: messages that arrived, seconds of the server's CPU, further trials.
 
-    :ivar relay: the floor, as timed right behind it; ``trial`` likewise.
+    :ivar relay: the floor, as timed right before and behind it; ``trial`` likewise.
     """
 
     messages: int
@@ -218,7 +224,7 @@ def start_server(folder: str) -> tuple[subprocess.Popen[str], int]:
 def bench_seed(seconds: float, rounds: int) -> None:
     """For each spec of the seed: messages a second of server CPU, the floor's, and the ratio."""
     print(f"{TEXT_SIZE}-byte texts, one in flight a client, client acks counted")
-    print(f"{rounds} rounds of {seconds:g} s, in slices, each with one of the floor behind it; medians of all slices")
+    print(f"{rounds} rounds of {seconds:g} s, in slices, each between two of the floor; medians of all slices")
     print(
         f"{'spec':26} {'clients':>7} {'messages/CPU s':>14} {'floor':>9} {'ratio':>6} {'quartiles':>10} "
         f"{'further trials a message':>25}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import deque
 
@@ -101,7 +102,10 @@ class Client(FrameReceiver):
 
 
 def load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float) -> list[Slice]:
-    """Put load on the server for ``seconds`` after a warm-up, in slices with slices of the floor between them."""
+    """Put load on the server for ``seconds`` after a warm-up, in slices with slices of the floor between them.
+
+    Beside each stands the mean of the floors before and behind it, as the machine may change its speed meanwhile.
+    """
     timer = FloorTimer(spec)
     slices: list[Slice] = []
 
@@ -117,14 +121,18 @@ def load(port: int, server: int, spec: CipherSpec, clients: int, seconds: float)
             return sum(p.received for p in people), cpu_of(server), sum(p.trials.count for p in people)
 
         await deferLater(reactor, WARM_UP)
+        time.sleep(REST)
+        before = timer.run(SLICE / 2)
         for _ in range(max(1, round(seconds / SLICE))):
             await deferLater(reactor, SETTLE)
             messages, cpu, trials = figures()
             await deferLater(reactor, SLICE)
             messages_now, cpu_now, trials_now = figures()
             time.sleep(REST)  # nothing is read here, and the server comes to rest
-            floor = timer.run(SLICE / 2)
+            behind = timer.run(SLICE / 2)
+            floor = [statistics.mean(pair) for pair in zip(before, behind, strict=True)]
             slices.append(Slice(messages_now - messages, cpu_now - cpu, trials_now - trials, *floor))
+            before = behind
 
     try:
         react(lambda _: Deferred.fromCoroutine(run()))
