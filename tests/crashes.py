@@ -263,12 +263,14 @@ class Talk:
     def fill_one(self, chance: random.Random) -> None:
         """Fill one disk. While it is full, end one of the three, let it be away for a while, and start it again.
 
-        Whoever has ended because there was no room starts again once there is.
+        Whoever has ended because there was no room on its disk starts again once there is.
+
+        :raises AssertionError: another one has ended, too.
         """
         self.kills += 1
         everybody: tuple[KeptServer | Talker, ...] = (self.server, *self.people)
         victim = chance.choice(everybody)
-        disk = chance.choice(self._disks)
+        disk, owner = chance.choice([*zip(self._disks, everybody, strict=True)])
         disk.fill()
         self.talk(chance.uniform(0.05, 2.0))
         victim.kill()
@@ -276,10 +278,11 @@ class Talk:
         victim.start()
         self.talk(chance.uniform(0.05, 3.0))
         disk.empty()
-        for one in everybody:
-            if one.has_ended:
-                one.kill()
-                one.start()
+        if any(one.has_ended for one in everybody if one is not owner):
+            raise AssertionError(f"one whose disk was not full has ended\n{self.report()}")
+        if owner.has_ended:
+            owner.kill()
+            owner.start()
 
     def settle(self, patience: float = PATIENCE) -> None:
         """Wait until everything that was queued is shown.
@@ -391,6 +394,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if max(chosen.cuts, chosen.fills) > chosen.kills:
         parser.error("there are more stops or full disks than kills")
+    if chosen.forgetful and chosen.fills:
+        parser.error("a disk that forgets cannot be full")
     seed = chosen.seed if chosen.seed is not None else int.from_bytes(os.urandom(4), "big")
     print(f"seed {seed}", flush=True)
     began = time.monotonic()

@@ -144,7 +144,7 @@ class MailTables(TotalTables):
             self._run("delete from letters where number = ?", (number,))
             self._discount(number, dst, src, mids=1)
             self._fresh.pop(name, None)
-        # What is not filed came after the last look for what has expired: it is no older than a minute.
+        # What is not filed came after the last filing: it is no older than a minute, but for a disk without room.
         rows = self._run(
             "select l.number, l.dst, l.src, length(b.body) from letters l cross join bodies b using (number)"
             " where l.dst = ? and l.gone = 0 and l.filed = 1 and l.time <= ? order by l.number",
